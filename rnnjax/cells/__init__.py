@@ -1,0 +1,20 @@
+"""Recurrent cells. A new one is a function that returns a `Cell`, and one line in the table."""
+
+from collections.abc import Callable
+
+from rnnjax.cells.gated import gated
+from rnnjax.cells.gru import gru, gru_cho, mgu
+from rnnjax.cells.lstm import LSTMCarry, lstm
+from rnnjax.cells.rnn import irnn, rnn
+from rnnjax.types import Cell
+
+CELLS: dict[str, Callable[..., Cell]] = {
+    "rnn": rnn,
+    "irnn": irnn,
+    "lstm": lstm,
+    "gru": gru,
+    "gru_cho": gru_cho,
+    "mgu": mgu,
+}
+
+__all__ = ["CELLS", "LSTMCarry", "gated", "gru", "gru_cho", "irnn", "lstm", "mgu", "rnn"]

@@ -1,0 +1,91 @@
+"""The constructor of every cell whose recurrence is one linear map of the carried state, then elementwise."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.initializers import Initializer, glorot, orthogonal, per_gate, zeros
+from rnnjax.types import Activation, Array, Carry, Cell, Gates, Params
+
+
+def gated(
+    hidden_size: int,
+    activations: Mapping[str, Activation],
+    update: Callable[..., Carry],
+    *,
+    of_input: tuple[str, ...] | None = None,
+    of_state: tuple[str, ...] | None = None,
+    carry: Callable[..., Carry] | None = None,
+    w_x: Initializer = glorot,
+    w_h: Initializer | None = None,
+    bias: Mapping[str, Initializer] | None = None,
+    vectors: Mapping[str, Initializer] | None = None,
+) -> Cell:
+    """A cell from its gates and its elementwise update.
+
+        s_t = W_x x_t + W_h h_{t-1} + b           [..., H] for each gate
+        h_t = update(params, h_{t-1}, **{gate: activation(s_t)})
+
+    Args:
+      hidden_size: H.
+      activations: gate name -> nonlinearity, in the order of the columns of the weights.
+      update: `(params, carry, *, <one argument a gate>) -> carry`, elementwise over the units: unit k of the result
+        depends on unit k of the arguments alone. May use vector parameters `[H]` of `params`.
+      of_input, of_state: the gates that see x_t, and those that see h_{t-1}; both default to all. W_x is
+        `[D, len(of_input) H]`, W_h `[H, len(of_state) H]`.
+      carry: makes the carry from its parts, a NamedTuple class with a field `h`; by default the carry is h itself.
+      w_x, w_h: initialisers, applied gate by gate. `w_h` is orthogonal by default.
+      bias: gate -> initialiser of its bias, zeros where left out.
+      vectors: name -> initialiser of a further `[H]` parameter that `update` uses, such as a peephole.
+
+    Returns a `Cell` with parameters W_x, W_h, b `[len(of_input) H]`, b_h for the gates that see the state
+    alone, and `vectors`.
+    """
+    names = tuple(activations)
+    of_input = names if of_input is None else of_input
+    of_state = names if of_state is None else of_state
+    state_alone = tuple(name for name in of_state if name not in of_input)
+    parts = len(carry._fields) if carry else 1
+    w_h = orthogonal() if w_h is None else w_h
+    bias = bias or {}
+    vectors = vectors or {}
+    gates = Gates(activations, of_input, of_state, (lambda c: c.h) if carry else (lambda c: c), update)
+
+    def init(key: Array, input_size: int) -> Params:
+        keys = iter(jax.random.split(key, 2 + len(names) + len(vectors)))
+        params = {
+            "W_x": per_gate(w_x, len(of_input))(next(keys), (input_size, len(of_input) * hidden_size)),
+            "W_h": per_gate(w_h, len(of_state))(next(keys), (hidden_size, len(of_state) * hidden_size)),
+        }
+        b = {name: bias.get(name, zeros)(next(keys), (hidden_size,), jnp.float32) for name in names}
+        params["b"] = jnp.concatenate([b[name] for name in of_input])
+        if state_alone:
+            params["b_h"] = jnp.concatenate([b[name] for name in state_alone])
+        for name, initializer in vectors.items():
+            params[name] = initializer(next(keys), (hidden_size,), jnp.float32)
+        return params
+
+    def initial_carry(batch_shape: tuple[int, ...]) -> Carry:
+        zero = jnp.zeros((*batch_shape, hidden_size))
+        return carry(*(zero,) * parts) if carry else zero
+
+    def project(params: Params, x: Array) -> dict[str, Array]:
+        # One array a gate rather than one [..., G H]: a scan that splits its input compiles to a slow loop on a CPU.
+        W_x, b = split(params["W_x"], of_input), split(params["b"], of_input)
+        return {name: x @ W_x[name] + b[name] for name in of_input}
+
+    def step(params: Params, carry: Carry, z: dict[str, Array]) -> Carry:
+        s = split(gates.state(carry) @ params["W_h"], of_state)
+        if state_alone:
+            b_h = split(params["b_h"], state_alone)
+            s |= {name: s[name] + b_h[name] for name in state_alone}
+        s = {name: z.get(name, 0) + s.get(name, 0) for name in names}
+        return update(params, carry, **{name: activations[name](s[name]) for name in names})
+
+    return Cell(init, initial_carry, step, project, gates=gates)
+
+
+def split(array: Array, names: tuple[str, ...]) -> dict[str, Array]:
+    """`[..., G H]` -> one `[..., H]` a name."""
+    return dict(zip(names, jnp.split(array, len(names), axis=-1), strict=True))

@@ -1,0 +1,85 @@
+"""Long short-term memory."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.gated import gated
+from rnnjax.initializers import Initializer, chrono, constant, glorot, orthogonal, uniform_sqrt
+from rnnjax.types import Array, Cell
+
+sigmoid = jax.nn.sigmoid
+
+
+class LSTMCarry(NamedTuple):
+    """The memory c and the shown state h, both `[..., H]`."""
+
+    c: Array
+    h: Array
+
+
+def lstm(
+    hidden_size: int,
+    *,
+    forget_bias: float | Array = 1.0,
+    chrono_t_max: float | Array | None = None,
+    peepholes: bool = False,
+    coupled: bool = False,
+    gain: float | Array = 1.0,
+    w_x: Initializer = glorot,
+    w_h: Initializer | None = None,
+) -> Cell:
+    """LSTM with forget gates.
+
+        i_t = sigmoid(W_i x_t + U_i h_{t-1} + b_i)          g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)
+        f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)          o_t = sigmoid(W_o x_t + U_o h_{t-1} + b_o)
+        c_t = f_t c_{t-1} + i_t g_t                         h_t = o_t tanh(c_t)
+
+    Hochreiter & Schmidhuber (1997); the forget gate, Gers, Schmidhuber & Cummins (2000). Columns in the order
+    i, f, g, o, as in PyTorch and Flax.
+
+    Args:
+      hidden_size: H.
+      forget_bias: b_f at the start. 1 keeps half to three quarters of c a step instead of half (Jozefowicz 2015).
+      chrono_t_max: spreads the timescales over [2, T_max] instead: b_f = log U(1, T_max - 1), b_i = -b_f (Tallec &
+        Ollivier 2018, arXiv:1804.11188).
+      peepholes: i and f see c_{t-1} and o sees c_t, through vectors p_i, p_f, p_o (Gers & Schmidhuber 2000).
+      coupled: f_t = 1 - i_t, one gate fewer (CIFG in Greff et al. 2015, arXiv:1503.04069); the bias of i is then
+        minus that of f.
+      gain: scale of the orthogonal U.
+      w_x, w_h: initialisers instead of Glorot and orthogonal.
+    """
+    forget = constant(forget_bias) if chrono_t_max is None else chrono(chrono_t_max)
+
+    def minus_forget(key, shape, dtype):
+        return -forget(key, shape, dtype)
+
+    bias = {"f": forget}
+    if chrono_t_max is not None or coupled:
+        bias["i"] = minus_forget
+    gate = (lambda s: s) if peepholes else sigmoid  # with peepholes the gate is closed inside `update`
+    activations = {"i": gate, "f": gate, "g": jnp.tanh, "o": gate}
+    if coupled:
+        del activations["f"], bias["f"]
+
+    def update(params, carry, *, i, g, o, f=None):
+        if peepholes:
+            i = sigmoid(i + params["p_i"] * carry.c)
+            f = f if coupled else sigmoid(f + params["p_f"] * carry.c)
+        c = (1 - i if coupled else f) * carry.c + i * g
+        if peepholes:
+            o = sigmoid(o + params["p_o"] * c)
+        return LSTMCarry(c, o * jnp.tanh(c))
+
+    peephole_names = () if not peepholes else ("p_i", "p_o") if coupled else ("p_i", "p_f", "p_o")
+    return gated(
+        hidden_size,
+        activations,
+        update,
+        carry=LSTMCarry,
+        w_x=w_x,
+        w_h=orthogonal(gain) if w_h is None else w_h,
+        bias=bias,
+        vectors={name: uniform_sqrt(hidden_size) for name in peephole_names},
+    )

@@ -1,0 +1,42 @@
+"""The simple recurrent network of Elman (1990), and its ReLU form that starts as the identity."""
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells.gated import gated
+from rnnjax.initializers import glorot, identity, normal, orthogonal
+from rnnjax.types import Array, Cell
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
+
+
+def rnn(hidden_size: int, *, activation: str = "tanh", gain: float | Array = 1.0, w_x=glorot, w_h=None) -> Cell:
+    """The Elman network, with a tanh, relu or sigmoid nonlinearity.
+
+        h_t = phi(W_x x_t + W_h h_{t-1} + b)
+
+    Elman (1990), Finding structure in time. W_h starts as `gain` times an orthogonal matrix, so that at gain 1 the
+    linear part neither grows nor shrinks a gradient, unless `w_h` is given.
+
+    Raises ValueError for an unknown `activation`.
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {activation!r}; allowed: {', '.join(ACTIVATIONS)}")
+    return gated(
+        hidden_size,
+        {"h": ACTIVATIONS[activation]},
+        lambda params, carry, *, h: h,
+        w_x=w_x,
+        w_h=orthogonal(gain) if w_h is None else w_h,
+    )
+
+
+def irnn(hidden_size: int, *, gain: float | Array = 1.0) -> Cell:
+    """A ReLU network whose W_h starts as `gain` times the identity, W_x as N(0, 0.001^2).
+
+        h_t = relu(W_x x_t + W_h h_{t-1} + b)
+
+    Le, Jaitly & Hinton (2015), A simple way to initialize recurrent networks of rectified linear units
+    (arXiv:1504.00941): at first the state is copied, and the gradient with it.
+    """
+    return rnn(hidden_size, activation="relu", w_x=normal(0.001), w_h=identity(gain))

@@ -1,0 +1,230 @@
+"""A scan of a cell made of gates whose backward pass carries only what must be carried.
+
+Differentiating a scan as it stands sums each weight's gradient inside the backward loop and reads back whatever
+residuals the linearisation happened to need. Here the forward scan keeps two things a step, the carry it started
+from and the activated gates; the backward scan turns dL/dh_t into dL/ds_t, the gradient of the pre-activations,
+elementwise, and one matmul takes it to h_{t-1}. All weight gradients are matmuls over the whole sequence
+afterwards. The elementwise maths is the cell's own, differentiated by JAX: no cell's derivative is written here.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from rnnjax.cells.gated import split
+from rnnjax.types import Array, Carry, Cell, Gates, Params
+
+# d activation / ds in terms of the activation's own value, so that the pre-activation need not be kept.
+SLOPE_FROM_VALUE = {
+    jnp.tanh: lambda a: 1 - a * a,
+    jax.nn.sigmoid: lambda a: a * (1 - a),
+    jax.nn.relu: lambda a: (a > 0).astype(a.dtype),
+}
+
+
+def deferred_scan(cell: Cell, params: Params, carry: Carry, xs: Array, mask, taps, probe) -> tuple[Carry, Array]:
+    """As a plain scan of `cell.step` in values and gradients: (the last carry, ys `[T, ..., O]`).
+
+    xs `[T, ..., D]`; mask `[T, ...]` or None; taps and probe as in `unroll`.
+    """
+    if _project_first(xs, params, cell.gates):
+        inputs, hoisted = cell.project(params, xs), True
+    else:
+        inputs, hoisted = xs, False
+    carry, carries = _differentiable(cell.gates, hoisted)(params, carry, inputs, mask, taps, probe)
+    return carry, cell.output(params, carries, cell.project(params, xs))
+
+
+def _project_first(xs, params, gates) -> bool:
+    """Whether W_x x_t for all t in one matmul beats widening the recurrent matmul by D columns a step.
+
+    The widened matmul wins on a CPU until D is several times H: it saves writing and reading `[T, B, G H]`. With
+    fewer than 4 rows a step each matmul is bound by reading its weights, and on a GPU by its launch.
+    """
+    D = xs.shape[-1]
+    H = params["W_h"].shape[0]
+    rows = xs[0, ..., 0].size
+    return jax.default_backend() != "cpu" or D > 4 * H or (rows < 4 and D >= 4)
+
+
+def _differentiable(gates: Gates, hoisted: bool):
+    """`(params, carry, inputs, mask, taps, probe) -> (last carry, carries [T, ..., H])` with its own backward pass.
+
+    `inputs` are z where `hoisted`, x where not.
+    """
+
+    @jax.custom_vjp
+    def run(params, carry, inputs, mask, taps, probe):
+        last, (before, _) = _forward(gates, hoisted, params, carry, inputs, mask, taps)
+        return last, _after(before, last)
+
+    def forward(*args):
+        args = jax.tree.map(lambda a: a.value, args, is_leaf=lambda a: hasattr(a, "perturbed"))
+        params, carry, inputs, mask, taps, _ = args
+        last, (before, kept) = _forward(gates, hoisted, params, carry, inputs, mask, taps)
+        return (last, _after(before, last)), (*args, before, kept)
+
+    def backward(residuals, cotangents):
+        return _backward(gates, hoisted, residuals, *cotangents)
+
+    run.defvjp(forward, backward, symbolic_zeros=True)
+    return run
+
+
+def _after(before, last):
+    """The carries after every step, from those before every step and the last."""
+    return jax.tree.map(lambda b, l: jnp.concatenate([b[1:], l[None]]), before, last)
+
+
+def _forward(gates: Gates, hoisted, params, carry, inputs, mask, taps):
+    linear = _linear(gates, hoisted, params)
+
+    def body(carry, step_inputs):
+        x, mask, tap = step_inputs
+        s = linear(gates.state(carry), x)
+        a = {name: gates.activations[name](s[name]) for name in gates.activations}
+        a = lax.optimization_barrier(a)  # else XLA computes each activation again for every result that needs it
+        new = gates.update(params, carry, **a)
+        new = jax.tree.map(lambda n, old: n.astype(old.dtype), new, carry)
+        if tap is not None:
+            new = jax.tree.map(lambda n, t: n + t.astype(n.dtype), new, tap)
+        if mask is not None:
+            new = jax.tree.map(lambda n, old: jnp.where(mask[..., None], n, old), new, carry)
+        kept = {n: a[n] if f in SLOPE_FROM_VALUE else s[n] for n, f in gates.activations.items()}
+        return new, (carry, kept)
+
+    return lax.scan(body, carry, (inputs, mask, taps))
+
+
+def _linear(gates: Gates, hoisted, params):
+    """`(h, x or z) -> pre-activations by gate`, in one matmul where every gate sees both h and x."""
+    both = gates.of_input == gates.of_state
+    bias = split(params["b"], gates.of_input)
+    alone = tuple(name for name in gates.of_state if name not in gates.of_input)
+    bias_alone = split(params["b_h"], alone) if alone else {}
+    if hoisted or not both:
+
+        def linear(h, x):
+            s = split(h @ params["W_h"], gates.of_state)
+            s = {name: s[name] + bias_alone[name] if name in bias_alone else s[name] for name in s}
+            if hoisted:
+                z = x
+            else:
+                z = split(x @ params["W_x"], gates.of_input)
+                z = {name: z[name] + bias[name] for name in z}
+            return {n: s[n] + z[n] if n in s and n in z else s.get(n, z.get(n)) for n in gates.activations}
+    else:
+        W = jnp.concatenate([params["W_h"], params["W_x"]])
+
+        def linear(h, x):
+            s = split(jnp.concatenate([h, x], axis=-1) @ W, gates.of_state)
+            return {name: s[name] + bias[name] for name in s}
+
+    return linear
+
+
+def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
+    params, carry0, inputs, mask, taps, probe, before, kept = residuals
+    matrices = {"W_x", "W_h", "b", "b_h"}
+    # Vectors that `update` uses are given to each batch element by itself; their gradient is summed at the end.
+    batch_shape = gates.state(carry0).shape[:-1]
+    vectors = {
+        n: jnp.broadcast_to(v, (*batch_shape, *v.shape)) for n, v in params.items() if n not in matrices
+    }
+    W_h_T = params["W_h"].T
+    input_alone = tuple(name for name in gates.of_input if name not in gates.of_state)
+    dlast = _instantiate(dlast, carry0)
+    dcarries = jax.tree.map(lambda d: None if _is_zero(d) else d, dcarries, is_leaf=_is_zero)
+
+    def body(state, step_inputs):
+        dh, dvectors = state
+        kept, carry, mask, dy = step_inputs
+        total = _add(dh, dy)  # dL/dh_t: through the later steps, and through y_t
+        valid = total if mask is None else jax.tree.map(lambda d: jnp.where(mask[..., None], d, 0), total)
+
+        def values(kept):
+            return {n: kept[n] if f in SLOPE_FROM_VALUE else f(kept[n]) for n, f in gates.activations.items()}
+
+        _, pullback = jax.vjp(
+            lambda v, c, k: jax.tree.map(
+                lambda n, old: n.astype(old.dtype), gates.update(v, c, **values(k)), carry
+            ),
+            vectors,
+            carry,
+            kept,
+        )
+        dv, dcarry, dkept = pullback(valid)
+        ds = {
+            n: dkept[n] * SLOPE_FROM_VALUE[f](kept[n]) if f in SLOPE_FROM_VALUE else dkept[n]
+            for n, f in gates.activations.items()
+        }
+        ds_state = jnp.concatenate([ds[n] for n in gates.of_state], axis=-1)
+        (dstate,) = jax.vjp(gates.state, carry)[1](ds_state @ W_h_T)
+        dcarry = jax.tree.map(jnp.add, dcarry, dstate)
+        if mask is not None:  # a frozen carry passes its gradient on as it is
+            dcarry = jax.tree.map(lambda d, t: jnp.where(mask[..., None], d, t), dcarry, total)
+        norms = None if probe is None else jax.tree.map(lambda d: jnp.sum(jnp.square(d), -1), valid)
+        emitted = (
+            ds_state,
+            {n: ds[n] for n in input_alone},
+            None if taps is None else valid,
+            norms,
+        )
+        return (dcarry, jax.tree.map(jnp.add, dvectors, dv)), emitted
+
+    state = (dlast, jax.tree.map(jnp.zeros_like, vectors))
+    (dcarry, dvectors), (ds_state, ds_input, dtaps, dprobe) = lax.scan(
+        body, state, (kept, before, mask, dcarries), reverse=True
+    )
+    dparams = {n: jnp.sum(d, axis=tuple(range(d.ndim - 1))) for n, d in dvectors.items()}
+    dparams["W_h"] = _outer(gates.state(before), ds_state)
+    db = split(jnp.sum(ds_state, axis=tuple(range(ds_state.ndim - 1))), gates.of_state)
+    db |= {n: jnp.sum(d, axis=tuple(range(d.ndim - 1))) for n, d in ds_input.items()}
+    alone = tuple(n for n in gates.of_state if n not in gates.of_input)
+    if alone:
+        dparams["b_h"] = jnp.concatenate([db[n] for n in alone])
+    if hoisted:
+        dinputs = {**split(ds_state, gates.of_state), **ds_input}
+        dinputs = {n: dinputs[n] for n in gates.of_input}
+        dparams["W_x"], dparams["b"] = jnp.zeros_like(params["W_x"]), jnp.zeros_like(params["b"])
+    else:
+        dparams["b"] = jnp.concatenate([db[n] for n in gates.of_input])
+        dW = split(_outer(inputs, ds_state), gates.of_state) | {n: _outer(inputs, d) for n, d in ds_input.items()}
+        dparams["W_x"] = jnp.concatenate([dW[n] for n in gates.of_input], axis=-1)
+        W_x = split(params["W_x"], gates.of_input)
+        through_state = jnp.concatenate(
+            [W_x.get(n, jnp.zeros_like(W_x[gates.of_input[0]])) for n in gates.of_state], axis=-1
+        )
+        dinputs = ds_state @ through_state.T
+        for n, d in ds_input.items():
+            dinputs = dinputs + d @ W_x[n].T
+    cast = lambda tree, like: jax.tree.map(lambda d, a: d.astype(a.dtype), tree, like)  # noqa: E731
+    return (
+        cast(dparams, params),
+        cast(dcarry, carry0),
+        cast(dinputs, inputs),
+        None,
+        None if taps is None else cast(dtaps, taps),
+        None if probe is None else cast(dprobe, probe),
+    )
+
+
+def _outer(a: Array, b: Array) -> Array:
+    """sum over all steps and batch elements of a^T b: `[T, ..., I]`, `[T, ..., J]` -> `[I, J]`."""
+    return a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
+
+
+def _is_zero(d) -> bool:
+    return isinstance(d, SymbolicZero)
+
+
+def _instantiate(tree, like):
+    return jax.tree.map(lambda d, a: jnp.zeros_like(a) if _is_zero(d) else d, tree, like, is_leaf=_is_zero)
+
+
+def _add(a, b):
+    """a + b leaf by leaf, where a leaf of b may be None, meaning zero."""
+    leaves, structure = jax.tree.flatten(a)
+    others = jax.tree.leaves(b, is_leaf=lambda x: x is None)
+    return jax.tree.unflatten(structure, [x if y is None else x + y for x, y in zip(leaves, others, strict=True)])

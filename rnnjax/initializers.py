@@ -1,0 +1,74 @@
+"""Initialisers, each `(key, shape, dtype) -> array` as in `jax.nn.initializers`, and the reason for each.
+
+`per_gate` draws every gate of a fused `[D, G H]` matrix by itself: an orthogonal `[H, 4H]` matrix is not four
+orthogonal `[H, H]` blocks, and Glorot's fan-out is H, not 4H.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.types import Array
+
+Initializer = Callable[..., Array]
+
+glorot = jax.nn.initializers.glorot_uniform()
+"""U(-a, a), a^2 = 6 / (fan_in + fan_out): keeps the variance of signals and gradients (Glorot & Bengio 2010)."""
+
+zeros = jax.nn.initializers.zeros
+
+
+def orthogonal(gain: float | Array = 1.0) -> Initializer:
+    """`gain` times a random orthogonal matrix: every singular value equals `gain` (Saxe et al. 2014).
+
+    `gain` may be traced, so that it can be an axis of a sweep.
+    """
+    draw = jax.nn.initializers.orthogonal()
+    return lambda key, shape, dtype=jnp.float32: jnp.asarray(gain, dtype) * draw(key, shape, dtype)
+
+
+def identity(scale: float | Array = 1.0) -> Initializer:
+    """`scale` times the identity: a ReLU network that starts by copying its state (IRNN, Le et al. 2015)."""
+    return lambda key, shape, dtype=jnp.float32: jnp.asarray(scale, dtype) * jnp.eye(*shape, dtype=dtype)
+
+
+def normal(stddev: float | Array) -> Initializer:
+    """N(0, stddev^2)."""
+    return lambda key, shape, dtype=jnp.float32: jnp.asarray(stddev, dtype) * jax.random.normal(key, shape, dtype)
+
+
+def uniform_sqrt(hidden_size: int) -> Initializer:
+    """U(-1/sqrt(H), 1/sqrt(H)), for weights and biases alike: PyTorch's default for `nn.RNN`, `nn.LSTM`, `nn.GRU`."""
+    bound = 1.0 / math.sqrt(hidden_size)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def constant(value: float | Array) -> Initializer:
+    """`value` everywhere; it may be traced, as a forget bias in a sweep is."""
+    return lambda key, shape, dtype=jnp.float32: jnp.full(shape, value, dtype)
+
+
+def chrono(t_max: float | Array) -> Initializer:
+    """log U(1, T_max - 1), for a forget-gate bias; the input gate gets its negative (Tallec & Ollivier 2018).
+
+    A gate f = sigmoid(b) forgets over 1/(1-f) = 1 + e^b steps, so that the units' timescales are spread
+    uniformly over [2, T_max].
+    """
+
+    def draw(key, shape, dtype=jnp.float32):
+        return jnp.log(1.0 + jax.random.uniform(key, shape, dtype) * (jnp.asarray(t_max, dtype) - 2.0))
+
+    return draw
+
+
+def per_gate(initializer: Initializer, gates: int) -> Initializer:
+    """Draws each of the `gates` column blocks of `[..., G H]` by itself, and sets them side by side."""
+
+    def draw(key, shape, dtype=jnp.float32):
+        *rows, columns = shape
+        block = (*rows, columns // gates)
+        return jnp.concatenate([initializer(k, block, dtype) for k in jax.random.split(key, gates)], axis=-1)
+
+    return draw

@@ -1,0 +1,90 @@
+"""The few types that everything else is written in, and the letters that shapes are written with.
+
+Shape letters, the same in every docstring:
+
+    T time      B batch      D input features      H hidden units      O outputs
+    N parameters      G gates      L layers      K lanes of a sweep
+
+Arrays are time-major: `[T, ..., D]`, batch dimensions between, none included.
+Arguments come in scan order: params, carry, input.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Params = dict[str, Array]
+Carry = Any  # a pytree: one array, or a NamedTuple with the paper's letters, such as LSTMCarry(c, h)
+Activation = Callable[[Array], Array]
+
+
+class Gates(NamedTuple):
+    """The parts of a cell whose recurrence is one linear map of the carried state, then elementwise.
+
+        s_t = W_x x_t + W_h state(h_{t-1}) + b      pre-activations, H units a gate
+        h_t = update(h_{t-1}, activation(s_t))      each unit by itself
+
+    A gate that stands in `of_input` alone sees only W_x x_t + b, one in `of_state` alone only W_h h + b_h.
+    The engine may use these parts to train faster; everything else needs only `Cell.step`.
+    """
+
+    activations: Mapping[str, Activation]  # gate name -> its nonlinearity, in the order of the columns
+    of_input: tuple[str, ...]  # the column blocks of W_x [D, G_x H] and b [G_x H]
+    of_state: tuple[str, ...]  # the column blocks of W_h [H, G_h H]
+    state: Callable[[Carry], Array]  # carry -> [..., H], what W_h multiplies
+    update: Callable[..., Carry]  # (params, carry, **gates) -> carry
+
+
+def _identity_projection(params: Params, x: Array) -> Array:
+    """z_t = x_t: the cell multiplies its input inside `step`."""
+    return x
+
+
+def _visible(params: Params, carry: Carry, z: Any) -> Array:
+    """The part of the carry that a cell shows: `carry.h` where there is one, else the carry itself."""
+    return getattr(carry, "h", carry)
+
+
+class Cell(NamedTuple):
+    """A recurrent cell as pure functions.
+
+        z_t = project(params, x_t)             all that depends on the input alone
+        h_t = step(params, h_{t-1}, z_t)       the recurrence, the only sequential part
+        y_t = output(params, h_t, z_t)         what the next layer sees
+
+    `params` is a flat dict in the paper's names. `carry` is any pytree of arrays `[..., H]`. Every function
+    takes any batch shape, none included, and acts on each batch element by itself.
+    """
+
+    init: Callable[[Array, int], Params]  # (key, input_size) -> params
+    initial_carry: Callable[[tuple[int, ...]], Carry]  # batch shape -> carry, zeros unless the paper says otherwise
+    step: Callable[[Params, Carry, Any], Carry]
+    project: Callable[[Params, Array], Any] = _identity_projection
+    output: Callable[[Params, Carry, Any], Any] = _visible
+    gates: Gates | None = None  # the parts, for a cell made by `cells.gated`
+
+
+class Batch(NamedTuple):
+    """One minibatch of a task. Time-major."""
+
+    inputs: Array  # [T, B, D] floats, or [T, B] integer tokens
+    targets: Array  # what the task's loss compares with
+    lengths: Array | None = None  # [B] valid steps of each sequence; None where all have T
+
+
+class Task(NamedTuple):
+    """A task as pure functions: data is drawn on the device from a key, so there is nothing to load or checkpoint."""
+
+    sample: Callable[..., Batch]  # (key, batch_size, split="train") -> Batch; split: train, validation or test
+    loss: Callable[[Array, Batch], Array]  # (outputs, batch) -> scalar, the mean over the batch
+    metrics: Callable[[Array, Batch], dict[str, Array]]  # (outputs, batch) -> scalars by name; `score` names one
+    input_size: int  # D, or the vocabulary where `tokens`
+    output_size: int  # O
+    tokens: bool  # inputs are integers, to be embedded
+    readout: str  # "last", "every" or "mean": which steps the outputs are read from
+    score: str  # the metric that says how well it went
+    baseline: float  # that metric for the best predictor without memory
+    solved: float  # the task counts as solved at or below (above, if `higher_is_better`) this score
+    higher_is_better: bool = False

@@ -1,0 +1,187 @@
+"""The engine: one function that runs any cell over a sequence, forwards, backwards and differentiably."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from rnnjax.deferred import deferred_scan
+from rnnjax.types import Array, Carry, Cell, Params
+
+METHODS = ("auto", "scan", "deferred")
+
+
+def unroll(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    carry: Carry | None = None,
+    *,
+    lengths: Array | None = None,
+    reverse: bool = False,
+    outputs: str = "every",
+    taps: Carry | None = None,
+    probe: Carry | None = None,
+    segments: int = 1,
+    method: str = "auto",
+    dtype: jnp.dtype | None = None,
+) -> tuple[Carry, Array]:
+    """Runs `cell` over `xs`.
+
+        z_t = project(x_t);   h_t = step(h_{t-1}, z_t) + tap_t;   y_t = output(h_t, z_t)
+
+    Args:
+      cell: the cell.
+      params: its parameters, a flat dict.
+      xs: `[T, ..., D]`; whatever stands between T and D is batch, none included.
+      carry: the carry before the first step; `cell.initial_carry` by default.
+      lengths: integers `[...]`, the valid steps of each sequence. The carry stops at a sequence's own length (so a
+        length of 0 returns the initial carry) and outputs past it are zero.
+      reverse: run from each sequence's own last step to its first. ys keeps the order of xs.
+      outputs: "every" returns y of every step `[T, ..., O]`, "last" that of each sequence's last step in running
+        order `[..., O]`, without storing the others.
+      taps: zeros like the carry with a leading T (see `make_taps`). Their gradient is dL/dh_t for every t.
+      probe: zeros like the carry with a leading T and without features (see `make_probe`). Their "gradient" is
+        |dL/dh_t|^2, summed over features, found in the same backward pass at the price of a few numbers a step.
+      segments: into how many pieces to cut time. Above 1, only the carries between pieces are kept for the backward
+        pass, and each piece is run again when its turn comes (Chen et al. 2016, arXiv:1604.06174).
+      method: "scan" is `jax.lax.scan` differentiated as it stands, for any cell and any transformation. "deferred"
+        takes the weight gradients in one matmul after the backward scan; it needs `cell.gates`, and forward-mode
+        differentiation (`jax.jvp`, `jax.jacfwd`) of the result is not defined. "auto" is "deferred" where it can be.
+      dtype: what to compute in; that of `params` and `xs` by default.
+
+    Returns (the carry after the last step, ys).
+
+    Raises ValueError for an unknown `method` or `outputs`, or fewer than one segment.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; allowed: {', '.join(METHODS)}")
+    if outputs not in ("every", "last"):
+        raise ValueError(f"outputs is {outputs!r}; allowed: 'every', 'last'")
+    if method == "deferred" and cell.gates is None:
+        raise ValueError("method 'deferred' needs a cell made of gates (see cells.gated); use 'scan'")
+    T, *batch_shape = xs.shape[:-1]
+    batch_shape = tuple(batch_shape)
+    if not 1 <= segments:
+        raise ValueError(f"segments is {segments}; it must be 1 or more")
+    if lengths is not None:
+        chex.assert_shape(lengths, batch_shape)
+    if T == 0:
+        raise ValueError(f"xs has no steps: shape {xs.shape}")
+
+    carry = cell.initial_carry(batch_shape) if carry is None else carry
+    dtype = jnp.result_type(xs, *jax.tree.leaves(params)) if dtype is None else dtype
+    params, xs, carry = jax.tree.map(lambda a: _cast(a, dtype), (params, xs, carry))
+    mask = None if lengths is None else jnp.arange(T).reshape(T, *[1] * len(batch_shape)) < lengths
+    flip = functools.partial(_flip, lengths=lengths) if reverse else lambda tree: tree
+    run = _scan if method == "scan" or cell.gates is None else deferred_scan
+
+    def piece(carry, inputs):
+        xs, mask, taps, probe = inputs
+        return run(cell, params, carry, xs, mask, taps, probe)
+
+    inputs = (flip(xs), mask, flip(taps), flip(probe))
+    if segments == 1:
+        carry, ys = piece(carry, inputs)
+    else:
+        carry, ys = _in_segments(piece, carry, inputs, min(segments, T), T)
+
+    if outputs == "last":
+        last = flip(xs)[-1] if lengths is None else _take(flip(xs), jnp.maximum(lengths - 1, 0))
+        y = cell.output(params, carry, cell.project(params, last))
+        return carry, y if lengths is None else jax.tree.map(lambda a: _where(lengths > 0, a, 0), y)
+    if mask is not None:
+        ys = jax.tree.map(lambda a: _where(mask, a, 0), ys)
+    return carry, flip(ys)
+
+
+def make_taps(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
+    """Zeros `[T, ..., H]` for each part of the carry: differentiate by them to get dL/dh_t for every t."""
+    shapes = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
+    return jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape), leaf.dtype), shapes)
+
+
+def make_probe(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
+    """Zeros `[T, ...]` for each part of the carry: differentiate by them to get |dL/dh_t|^2 for every t."""
+    shapes = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
+    return jax.tree.map(lambda leaf: jnp.zeros((T, *batch_shape), leaf.dtype), shapes)
+
+
+def _scan(cell, params, carry, xs, mask, taps, probe):
+    """`lax.scan` of `cell.step`, differentiated by JAX as it stands."""
+    zs = cell.project(params, xs)
+    inside = _size(carry) > 4 * _size(jax.eval_shape(cell.output, params, carry, jax.tree.map(lambda z: z[0], zs)))
+
+    def body(carry, inputs):
+        z, mask, tap, probe = inputs
+        new = jax.tree.map(lambda a, old: a.astype(old.dtype), cell.step(params, carry, z), carry)
+        if tap is not None:
+            new = jax.tree.map(lambda a, b: a + b.astype(a.dtype), new, tap)
+        if probe is not None:
+            new = jax.tree.map(_probed, new, probe)
+        if mask is not None:
+            new = jax.tree.map(lambda a, old: _where(mask, a, old), new, carry)
+        return new, (cell.output(params, new, z) if inside else new)
+
+    carry, ys = lax.scan(body, carry, (zs, mask, taps, probe))
+    return carry, ys if inside else cell.output(params, ys, zs)
+
+
+@jax.custom_vjp
+def _probed(h, dummy):
+    return h
+
+
+def _probed_backward(dummy, dh):
+    features = tuple(range(dummy.ndim, dh.ndim))
+    return dh, jnp.sum(jnp.square(dh), axis=features).astype(dummy.dtype)
+
+
+_probed.defvjp(lambda h, dummy: (h, dummy), _probed_backward)
+
+
+def _in_segments(piece, carry, inputs, segments, T):
+    length = -(-T // segments)
+    segments = -(-T // length)
+    xs, mask, taps, probe = inputs
+    padding = segments * length - T
+    if padding and mask is None:  # the last piece is shorter: its carry stops where time ends
+        mask = jnp.broadcast_to(jnp.arange(T).reshape(T, *[1] * (xs.ndim - 2)) < T, xs.shape[:-1])
+
+    def cut(a):
+        a = jnp.pad(a, [(0, padding)] + [(0, 0)] * (a.ndim - 1)) if padding else a
+        return a.reshape(segments, length, *a.shape[1:])
+
+    carry, ys = lax.scan(jax.checkpoint(piece), carry, jax.tree.map(cut, (xs, mask, taps, probe)))
+    return carry, jax.tree.map(lambda a: a.reshape(segments * length, *a.shape[2:])[:T], ys)
+
+
+def _flip(tree, lengths):
+    """Reverses time, each sequence inside its own length; what lies past it stays where it is."""
+    if lengths is None:
+        return jax.tree.map(lambda a: jnp.flip(a, 0), tree)
+
+    def flip(a):
+        t = jnp.arange(a.shape[0]).reshape(-1, *[1] * lengths.ndim)
+        index = jnp.where(t < lengths, lengths - 1 - t, t)
+        return jnp.take_along_axis(a, index.reshape(*index.shape, *[1] * (a.ndim - index.ndim)), axis=0)
+
+    return jax.tree.map(flip, tree)
+
+
+def _take(xs, index):
+    return jnp.take_along_axis(xs, index[None, ..., None], axis=0)[0]
+
+
+def _where(mask, a, b):
+    return jnp.where(mask.reshape(*mask.shape, *[1] * (a.ndim - mask.ndim)), a, b)
+
+
+def _cast(a, dtype):
+    return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.inexact) else a
+
+
+def _size(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
