@@ -1,0 +1,168 @@
+"""Every setting of a training run, documented where it is defined, and which of them a compiled program can vary."""
+
+import dataclasses
+import difflib
+import inspect
+import math
+
+from rnnjax.cells import CELLS
+from rnnjax.tasks import TASKS
+
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "exponential")
+DTYPES = ("float32", "bfloat16", "float64")
+METHODS = ("auto", "scan", "deferred")
+
+
+def _field(default, doc: str):
+    return dataclasses.field(default=default, metadata={"doc": doc})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A training run. `None` leaves a cell's own default."""
+
+    task: str = _field("adding", "a name in TASKS: " + ", ".join(TASKS))
+    variant: str | None = _field(None, "adding: arjovsky, pascanu, hochreiter; copy: arjovsky, recall")
+    seq_len: int = _field(100, "T, the length of a sequence (copy: of the delay)")
+    min_seq_len: int | None = _field(None, "draw each sequence's length from [min_seq_len, seq_len]")
+    text_path: str | None = _field(None, "text: a UTF-8 file; by default the prose in Python's own library")
+
+    cell: str = _field("lstm", "a name in CELLS: " + ", ".join(CELLS))
+    hidden_size: int = _field(128, "H, units a layer")
+    num_layers: int = _field(1, "L, stacked layers")
+    bidirectional: bool = _field(False, "run each layer in both directions and concatenate")
+    residual: bool = _field(False, "add each layer's input to its output where widths agree")
+    dropout: float = _field(0.0, "probability of dropping a unit between layers")
+    embedding_size: int | None = _field(
+        None, "width of the encoder; tokens default to hidden_size, reals to none"
+    )
+    activation: str | None = _field(None, "rnn: tanh, relu or sigmoid")
+    peepholes: bool | None = _field(None, "lstm: gates see the memory")
+    coupled: bool | None = _field(None, "lstm: the input gate is one minus the forget gate")
+    chrono: bool = _field(False, "lstm: chrono initialisation with T_max = seq_len")
+    gain: float | None = _field(None, "scale of the recurrent matrix at the start [traced]")
+    forget_bias: float | None = _field(None, "bias of the forget gate at the start [traced]")
+
+    optimizer: str = _field("adam", ", ".join(OPTIMIZERS))
+    lr: float = _field(1e-3, "learning rate [traced]")
+    schedule: str = _field("constant", "of the learning rate: " + ", ".join(SCHEDULES))
+    final_lr: float = _field(0.1, "where cosine and exponential end, as a fraction of lr")
+    momentum: float = _field(0.9, "of momentum and rmsprop's decay")
+    weight_decay: float = _field(0.0, "decoupled in adamw, L2 elsewhere [traced]")
+    clip: float = _field(1.0, "largest global norm of the gradient; 0 does not clip [traced]")
+    batch_size: int = _field(32, "B, sequences a step")
+    steps: int = _field(5000, "training steps")
+    eval_every: int = _field(250, "steps between evaluations, compiled as one scan")
+    eval_batch: int = _field(512, "fresh sequences an evaluation, the same each time")
+    gradient_flow: bool = _field(True, "record |dL/dh_t| for every t while training")
+    seed: int = _field(0, "of data, initial weights and dropout [traced]")
+
+    dtype: str = _field("float32", "what to compute in: " + ", ".join(DTYPES))
+    method: str = _field("auto", "how to differentiate time: " + ", ".join(METHODS))
+    segments: int = _field(1, "pieces of time that are run again in the backward pass, to save memory")
+
+
+TRACED = ("seed", "lr", "weight_decay", "clip", "gain", "forget_bias")
+"""Fields that one compiled program can vary from lane to lane; all others are part of the program."""
+
+
+def check(config: Config) -> None:
+    """Raises ValueError with one line that names the field, its value and what is allowed."""
+    _one_of("task", config.task, TASKS)
+    _one_of("cell", config.cell, CELLS)
+    _one_of("optimizer", config.optimizer, OPTIMIZERS)
+    _one_of("schedule", config.schedule, SCHEDULES)
+    _one_of("dtype", config.dtype, DTYPES)
+    _one_of("method", config.method, METHODS)
+    for name in (
+        "seq_len",
+        "hidden_size",
+        "num_layers",
+        "batch_size",
+        "steps",
+        "eval_every",
+        "eval_batch",
+        "segments",
+    ):
+        _require(config, name, lambda v: v >= 1, "1 or more")
+    for name in ("lr", "final_lr"):
+        _require(config, name, lambda v: 0 < v < math.inf, "a finite number above 0")
+    for name in ("weight_decay", "clip"):
+        _require(config, name, lambda v: 0 <= v < math.inf, "a finite number, 0 or more")
+    for name in ("dropout", "momentum"):
+        _require(config, name, lambda v: 0 <= v < 1, "in [0, 1)")
+    _require(config, "seed", lambda v: 0 <= v < 2**32, "in [0, 2^32)")
+    for name in ("gain", "forget_bias"):
+        if getattr(config, name) is not None:
+            _require(config, name, math.isfinite, "finite")
+    if config.embedding_size is not None:
+        _require(config, "embedding_size", lambda v: v >= 1, "1 or more")
+    if config.min_seq_len is not None:
+        _require(
+            config, "min_seq_len", lambda v: 1 <= v <= config.seq_len, f"in [1, seq_len={config.seq_len}]"
+        )
+    if config.dropout and config.num_layers == 1:
+        raise ValueError(
+            "dropout acts between layers and num_layers is 1; allowed: dropout=0 or num_layers of 2 or more"
+        )
+    make_task(config)  # a task knows what lengths it can have
+    make_cell(config)  # and a cell which options
+
+
+def make_task(config: Config):
+    """The `Task` that the config names."""
+    options = {
+        name: value
+        for name, value in (
+            ("variant", config.variant),
+            ("min_seq_len", config.min_seq_len),
+            ("path", config.text_path),
+        )
+        if value is not None
+    }
+    return _call(TASKS, config.task, (config.seq_len,), options)
+
+
+def make_cell(config: Config, **traced):
+    """The `Cell` that the config names; `traced` overrides `gain` and `forget_bias`, and may hold tracers."""
+    names = ("activation", "peepholes", "coupled", "gain", "forget_bias")
+    options = {name: getattr(config, name) for name in names} | traced
+    options["chrono_t_max"] = float(max(config.seq_len, 3)) if config.chrono else None
+    options = {name: value for name, value in options.items() if value is not None}
+    return _call(CELLS, config.cell, (config.hidden_size,), options)
+
+
+def hyperparameters(config: Config) -> dict[str, float]:
+    """The traced settings that training uses, by name: those of TRACED that are set, without the seed."""
+    values = {name: getattr(config, name) for name in TRACED if name != "seed"}
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def nearest(name: str, names) -> str:
+    """`; did you mean 'lstm'?` where a name is close to `name`, else nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _call(table, name, args, options):
+    factory = table[name]
+    known = inspect.signature(factory).parameters
+    for option in options:
+        if option not in known:
+            spelled = {"path": "text_path", "chrono_t_max": "chrono"}.get(option, option)
+            raise ValueError(f"{spelled}={options[option]!r} does not apply to {name!r}")
+    return factory(*args, **options)
+
+
+def _one_of(name, value, allowed):
+    if value not in allowed:
+        raise ValueError(
+            f"unknown {name} {value!r}{nearest(str(value), allowed)} allowed: {', '.join(allowed)}"
+        )
+
+
+def _require(config, name, test, allowed):
+    value = getattr(config, name)
+    if not test(value):
+        raise ValueError(f"{name}={value!r}; allowed: {allowed}")
