@@ -34,9 +34,7 @@ class Config:
     bidirectional: bool = _field(False, "run each layer in both directions and concatenate")
     residual: bool = _field(False, "add each layer's input to its output where widths agree")
     dropout: float = _field(0.0, "probability of dropping a unit between layers")
-    embedding_size: int | None = _field(
-        None, "width of the encoder; tokens default to hidden_size, reals to none"
-    )
+    embedding_size: int | None = _field(None, "width of the encoder; tokens default to hidden_size, reals to none")
     activation: str | None = _field(None, "rnn: tanh, relu or sigmoid")
     peepholes: bool | None = _field(None, "lstm: gates see the memory")
     coupled: bool | None = _field(None, "lstm: the input gate is one minus the forget gate")
@@ -99,9 +97,7 @@ def check(config: Config) -> None:
     if config.embedding_size is not None:
         _require(config, "embedding_size", lambda v: v >= 1, "1 or more")
     if config.min_seq_len is not None:
-        _require(
-            config, "min_seq_len", lambda v: 1 <= v <= config.seq_len, f"in [1, seq_len={config.seq_len}]"
-        )
+        _require(config, "min_seq_len", lambda v: 1 <= v <= config.seq_len, f"in [1, seq_len={config.seq_len}]")
     if config.dropout and config.num_layers == 1:
         raise ValueError(
             "dropout acts between layers and num_layers is 1; allowed: dropout=0 or num_layers of 2 or more"
@@ -157,9 +153,7 @@ def _call(table, name, args, options):
 
 def _one_of(name, value, allowed):
     if value not in allowed:
-        raise ValueError(
-            f"unknown {name} {value!r}{nearest(str(value), allowed)} allowed: {', '.join(allowed)}"
-        )
+        raise ValueError(f"unknown {name} {value!r}{nearest(str(value), allowed)} allowed: {', '.join(allowed)}")
 
 
 def _require(config, name, test, allowed):

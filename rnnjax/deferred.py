@@ -129,9 +129,7 @@ def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
     matrices = {"W_x", "W_h", "b", "b_h"}
     # Vectors that `update` uses are given to each batch element by itself; their gradient is summed at the end.
     batch_shape = gates.state(carry0).shape[:-1]
-    vectors = {
-        n: jnp.broadcast_to(v, (*batch_shape, *v.shape)) for n, v in params.items() if n not in matrices
-    }
+    vectors = {n: jnp.broadcast_to(v, (*batch_shape, *v.shape)) for n, v in params.items() if n not in matrices}
     W_h_T = params["W_h"].T
     input_alone = tuple(name for name in gates.of_input if name not in gates.of_state)
     dlast = _instantiate(dlast, carry0)
@@ -147,9 +145,7 @@ def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
             return {n: kept[n] if f in SLOPE_FROM_VALUE else f(kept[n]) for n, f in gates.activations.items()}
 
         _, pullback = jax.vjp(
-            lambda v, c, k: jax.tree.map(
-                lambda n, old: n.astype(old.dtype), gates.update(v, c, **values(k)), carry
-            ),
+            lambda v, c, k: jax.tree.map(lambda n, old: n.astype(old.dtype), gates.update(v, c, **values(k)), carry),
             vectors,
             carry,
             kept,

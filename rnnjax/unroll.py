@@ -64,7 +64,7 @@ def unroll(
         raise ValueError("method 'deferred' needs a cell made of gates (see cells.gated); use 'scan'")
     T, *batch_shape = xs.shape[:-1]
     batch_shape = tuple(batch_shape)
-    if not 1 <= segments:
+    if segments < 1:
         raise ValueError(f"segments is {segments}; it must be 1 or more")
     if lengths is not None:
         chex.assert_shape(lengths, batch_shape)

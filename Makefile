@@ -1,0 +1,36 @@
+PYTHON ?= python3
+PY = .venv/bin/python
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.venv/jax_cache
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: .venv/installed  ## the main job: what learns, what does not, and why
+	$(PY) experiments/demo.py --workdir=runs/demo
+
+test: .venv/installed lint  ## all fast tests
+	$(PY) -m pytest
+
+test-slow: .venv/installed  ## the tests that take minutes
+	$(PY) -m pytest -m slow
+
+lint: .venv/installed
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+bench: .venv/bench  ## rnnjax beside its peers: a table, a figure and JSON in runs/benchmark
+	$(PY) experiments/benchmark.py --out=runs/benchmark
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --editable '.[test]'
+	touch $@
+
+.venv/bench: .venv/installed
+	$(PY) -m pip install --quiet --editable '.[test,bench]'
+	touch $@
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,23 @@
+"""The adding problem: does a network carry two numbers over T steps?
+
+    python experiments/train.py --config=configs/adding.py --config.cell=gru --workdir=runs/adding
+
+"""
+
+from rnnjax.config import Config
+
+
+def get_config() -> Config:
+    return Config(
+        task="adding",
+        variant="arjovsky",
+        seq_len=100,
+        cell="lstm",
+        hidden_size=64,
+        optimizer="adam",
+        lr=2e-3,
+        clip=1.0,
+        batch_size=32,
+        steps=4000,
+        eval_every=200,
+    )

@@ -1,0 +1,26 @@
+"""Next-character prediction on the prose in Python's own library, or on a file of yours.
+
+    python experiments/train.py --config=configs/text.py --workdir=runs/text
+    python experiments/train.py --config=configs/text.py --config.text_path=book.txt --workdir=runs/book
+
+"""
+
+from rnnjax.config import Config
+
+
+def get_config() -> Config:
+    return Config(
+        task="text",
+        seq_len=100,
+        cell="lstm",
+        hidden_size=256,
+        embedding_size=64,
+        optimizer="adam",
+        lr=3e-3,
+        schedule="cosine",
+        clip=1.0,
+        batch_size=32,
+        steps=2000,
+        eval_every=200,
+        eval_batch=256,
+    )

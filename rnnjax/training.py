@@ -1,0 +1,216 @@
+"""A whole training run as one pure function of (key, hyperparameters)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from rnnjax.config import Config, make_cell, make_task
+from rnnjax.diagnostics.gradient_flow import rms_over_batch
+from rnnjax.modules import SequenceModel
+from rnnjax.types import Array, Batch, Task
+
+Hyperparameters = dict[str, Array]  # the traced settings by name: lr, clip, weight_decay, and gain, forget_bias if set
+BLAME = ("nothing", "loss", "gradient", "update")  # what was first not finite, by `TrainState.blame`
+EVALUATION_CHUNK = 256
+
+
+class TrainState(NamedTuple):
+    """All that a run carries from step to step; an interrupted run goes on from it bitwise."""
+
+    step: Array  # int32, steps done
+    key: Array  # of the run; step t draws its data from fold_in(key, t)
+    params: Any  # the model's nnx.Param state
+    opt_state: Any
+    diverged: Array  # int32, the step at which something was not finite, -1 if none: the run is frozen from there
+    blame: Array  # int32, which quantity was first not finite, an index of BLAME
+
+
+class Train(NamedTuple):
+    """A training run as pure functions, all of which jit and vmap over keys and hyperparameters."""
+
+    task: Task
+    init: Callable[[Array, Hyperparameters], TrainState]  # (key, hyperparameters) -> state
+    chunk: Callable[[TrainState, Hyperparameters], tuple[TrainState, dict]]  # `eval_every` steps and an evaluation
+    run: Callable[[Array, Hyperparameters], tuple[TrainState, dict]]  # the whole run; records stacked `[chunks, ...]`
+    model: Callable[[Any], SequenceModel]  # params -> the model, for evaluation
+
+
+def make_train(config: Config, axis_name: str | None = None, shards: int = 1) -> Train:
+    """The run that `config` describes.
+
+    Data are drawn on the device, so nothing but the state needs saving. A record holds, for the steps since the last
+    one, the mean `loss`, the mean `grad_norm` before clipping and the `clipped` fraction; `eval_loss` and the task's
+    metrics on fresh data of a fixed key as `eval_<name>`; and `flow`, the root mean square |dL/dh_t| over
+    those steps and sequences, leaves `[T]` for each layer and carry part, if `config.gradient_flow`.
+
+    A loss, gradient or update that is not finite freezes the run where it was: parameters stay at their last
+    finite values, and `diverged` and `blame` say when and what.
+
+    Args:
+      config: a checked `Config`.
+      axis_name: inside `jax.shard_map`, the mesh axis over whose `shards` devices to split each batch, gradients
+        averaged: the same run, one slice of the batch a device.
+      shards: the size of that axis; it divides the batch size.
+    """
+    task = make_task(config)
+    graphdef, _, rest = nnx.split(_abstract_model(config, task), nnx.Param, ...)
+    batch_size = config.batch_size // shards
+    T = jax.eval_shape(lambda: task.sample(jax.random.key(0), 1)).inputs.shape[0]
+    probe = nnx.eval_shape(lambda: _model(config, task, jax.random.key(0)).make_probe(T, (batch_size,)))
+
+    def merge(params, dropout_key=None):
+        noise = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), rest)
+        model = nnx.merge(graphdef, params, noise)
+        if dropout_key is None:
+            model.eval()
+        else:
+            model.train()
+            nnx.reseed(model, dropout=dropout_key)
+        return model
+
+    def init(key, hyperparameters):
+        init_key, run_key = jax.random.split(key)
+        params = nnx.state(_model(config, task, init_key, hyperparameters), nnx.Param)
+        optimizer = make_optimizer(config, hyperparameters)
+        nothing = jnp.int32(-1)
+        return TrainState(jnp.int32(0), run_key, params, optimizer.init(params), nothing, jnp.int32(0))
+
+    def loss(params, probe, batch, key):
+        return task.loss(merge(params, key)(batch.inputs, lengths=batch.lengths, probe=probe), batch)
+
+    def step(state, hyperparameters):
+        data_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        batch = task.sample(data_key, config.batch_size, "train")
+        if axis_name is not None:
+            index = jax.lax.axis_index(axis_name)
+            batch = _slice_of_batch(task, batch, index * batch_size, batch_size)
+            dropout_key = jax.random.fold_in(dropout_key, index)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), probe) if config.gradient_flow else None
+        value, (gradient, squares) = jax.value_and_grad(loss, argnums=(0, 1))(state.params, zeros, batch, dropout_key)
+        flow = jax.tree.map(jnp.square, rms_over_batch(squares, batch_size))
+        if axis_name is not None:
+            value, gradient, flow = jax.lax.pmean((value, gradient, flow), axis_name)
+        norm = optax.global_norm(gradient)
+        clip = hyperparameters["clip"]
+        clipped = (clip > 0) & (norm > clip)
+        gradient = jax.tree.map(lambda g: jnp.where(clipped, g * (clip / norm), g).astype(g.dtype), gradient)
+        updates, opt_state = make_optimizer(config, hyperparameters).update(gradient, state.opt_state, state.params)
+        size = optax.global_norm(updates)
+        blame = jnp.select([~jnp.isfinite(value), ~jnp.isfinite(norm), ~jnp.isfinite(size)], [1, 2, 3], 0)
+        good = (blame == 0) & (state.diverged < 0)
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old),
+            (optax.apply_updates(state.params, updates), opt_state),
+            (state.params, state.opt_state),
+        )
+        first = (blame > 0) & (state.diverged < 0)
+        state = TrainState(
+            state.step + 1,
+            state.key,
+            params,
+            opt_state,
+            jnp.where(first, state.step, state.diverged),
+            jnp.where(first, blame, state.blame).astype(jnp.int32),
+        )
+        return state, {"loss": value, "grad_norm": norm, "clipped": clipped.astype(jnp.float32), "flow": flow}
+
+    def chunk(state, hyperparameters):
+        def body(carry, _):
+            state, total = carry
+            state, record = step(state, hyperparameters)
+            return (state, jax.tree.map(jnp.add, total, record)), None
+
+        shapes = jax.eval_shape(lambda s: step(s, hyperparameters)[1], state) if axis_name is None else _shapes(state)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        (state, total), _ = jax.lax.scan(body, (state, zeros), length=config.eval_every)
+        record = jax.tree.map(lambda leaf: leaf / config.eval_every, total)
+        record["flow"] = jax.tree.map(jnp.sqrt, record["flow"])
+        record |= evaluate(state.params)
+        return state, record | {"step": state.step, "diverged": state.diverged, "blame": state.blame}
+
+    def _shapes(state):
+        flow = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((T,), leaf.dtype), probe) if config.gradient_flow else None
+        scalar = jax.ShapeDtypeStruct((), jnp.float32)
+        return {"loss": scalar, "grad_norm": scalar, "clipped": scalar, "flow": flow}
+
+    def evaluate(params):
+        size = min(config.eval_batch, EVALUATION_CHUNK)
+        model = merge(params)
+
+        def one(key):
+            batch = task.sample(key, size, "validation")
+            outputs = model(batch.inputs, lengths=batch.lengths)
+            return {"loss": task.loss(outputs, batch)} | task.metrics(outputs, batch)
+
+        keys = jax.random.split(jax.random.key(0), -(-config.eval_batch // size))
+        return {f"eval_{name}": jnp.mean(value) for name, value in jax.lax.map(one, keys).items()}
+
+    def run(key, hyperparameters):
+        state = init(key, hyperparameters)
+        return jax.lax.scan(lambda s, _: chunk(s, hyperparameters), state, length=config.steps // config.eval_every)
+
+    return Train(task, init, chunk, run, merge)
+
+
+def make_optimizer(config: Config, hyperparameters: Hyperparameters) -> optax.GradientTransformation:
+    """The optax optimiser that `config` names, with learning rate and weight decay as they stand in
+    `hyperparameters`, tracers allowed.
+
+    Weight decay is decoupled for adamw (Loshchilov & Hutter 2019) and an L2 penalty's gradient elsewhere.
+    """
+    lr, decay = hyperparameters["lr"], hyperparameters["weight_decay"]
+
+    def schedule(count):
+        done = jnp.minimum(count / config.steps, 1.0)
+        if config.schedule == "cosine":
+            return lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + jnp.cos(jnp.pi * done)))
+        if config.schedule == "exponential":
+            return lr * config.final_lr**done
+        return lr
+
+    rescale = {
+        "sgd": optax.identity(),
+        "momentum": optax.trace(config.momentum),
+        "rmsprop": optax.scale_by_rms(decay=config.momentum),
+        "adam": optax.scale_by_adam(),
+        "adamw": optax.scale_by_adam(),
+    }[config.optimizer]
+    decayed = optax.add_decayed_weights(decay)
+    order = (rescale, decayed) if config.optimizer == "adamw" else (decayed, rescale)
+    return optax.chain(*order, optax.scale_by_learning_rate(schedule))
+
+
+def _model(config: Config, task: Task, key: Array, hyperparameters: Hyperparameters | None = None) -> SequenceModel:
+    hyperparameters = hyperparameters or {}
+    traced = {name: hyperparameters[name] for name in ("gain", "forget_bias") if name in hyperparameters}
+    return SequenceModel(
+        [make_cell(config, **traced) for _ in range(config.num_layers)],
+        input_size=task.input_size,
+        output_size=task.output_size,
+        tokens=task.tokens,
+        embedding_size=(config.embedding_size or config.hidden_size) if task.tokens else config.embedding_size,
+        readout=task.readout,
+        dropout=config.dropout,
+        residual=config.residual,
+        bidirectional=config.bidirectional,
+        dtype=None if config.dtype == "float32" else jnp.dtype(config.dtype),
+        method=config.method,
+        segments=config.segments,
+        rngs=nnx.Rngs(key),
+    )
+
+
+def _abstract_model(config: Config, task: Task):
+    return nnx.eval_shape(lambda: _model(config, task, jax.random.key(0)))
+
+
+def _slice_of_batch(task: Task, batch: Batch, start: Array, size: int) -> Batch:
+    def cut(array, axis):
+        return None if array is None else jax.lax.dynamic_slice_in_dim(array, start, size, axis)
+
+    per_step = task.readout == "every"
+    return Batch(cut(batch.inputs, 1), cut(batch.targets, 1 if per_step else 0), cut(batch.lengths, 0))
