@@ -1,12 +1,14 @@
 """A whole training run as one pure function of (key, hyperparameters)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from rnnjax.config import Config, make_cell, make_task
 from rnnjax.diagnostics.gradient_flow import rms_over_batch
@@ -39,7 +41,7 @@ class Train(NamedTuple):
     model: Callable[[Any], SequenceModel]  # params -> the model, for evaluation
 
 
-def make_train(config: Config, axis_name: str | None = None, shards: int = 1) -> Train:
+def make_train(config: Config, shards: int = 1) -> Train:
     """The run that `config` describes.
 
     Data are drawn on the device, so nothing but the state needs saving. A record holds, for the steps since the last
@@ -52,11 +54,10 @@ def make_train(config: Config, axis_name: str | None = None, shards: int = 1) ->
 
     Args:
       config: a checked `Config`.
-      axis_name: inside `jax.shard_map`, the mesh axis over whose `shards` devices to split each batch, gradients
-        averaged: the same run, one slice of the batch a device.
-      shards: the size of that axis; it divides the batch size.
+      shards: how many devices split each batch, gradients averaged; it divides the batch size. See `sharded`.
     """
     task = make_task(config)
+    axis_name = "batch" if shards > 1 else None
     graphdef, _, rest = nnx.split(_abstract_model(config, task), nnx.Param, ...)
     batch_size = config.batch_size // shards
     T = jax.eval_shape(lambda: task.sample(jax.random.key(0), 1)).inputs.shape[0]
@@ -124,18 +125,13 @@ def make_train(config: Config, axis_name: str | None = None, shards: int = 1) ->
             state, record = step(state, hyperparameters)
             return (state, jax.tree.map(jnp.add, total, record)), None
 
-        shapes = jax.eval_shape(lambda s: step(s, hyperparameters)[1], state) if axis_name is None else _shapes(state)
+        shapes = jax.eval_shape(lambda s: step(s, hyperparameters)[1], state)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         (state, total), _ = jax.lax.scan(body, (state, zeros), length=config.eval_every)
         record = jax.tree.map(lambda leaf: leaf / config.eval_every, total)
         record["flow"] = jax.tree.map(jnp.sqrt, record["flow"])
         record |= evaluate(state.params)
         return state, record | {"step": state.step, "diverged": state.diverged, "blame": state.blame}
-
-    def _shapes(state):
-        flow = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((T,), leaf.dtype), probe) if config.gradient_flow else None
-        scalar = jax.ShapeDtypeStruct((), jnp.float32)
-        return {"loss": scalar, "grad_norm": scalar, "clipped": scalar, "flow": flow}
 
     def evaluate(params):
         size = min(config.eval_batch, EVALUATION_CHUNK)
@@ -153,7 +149,20 @@ def make_train(config: Config, axis_name: str | None = None, shards: int = 1) ->
         state = init(key, hyperparameters)
         return jax.lax.scan(lambda s, _: chunk(s, hyperparameters), state, length=config.steps // config.eval_every)
 
+    if shards > 1:
+        mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:shards]), (axis_name,))
+        chunk = jax.shard_map(chunk, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
     return Train(task, init, chunk, run, merge)
+
+
+def sharded(config: Config, devices: Sequence[jax.Device]) -> int:
+    """How many of `devices` should split each batch of one run: all of them where that wins, else 1.
+
+    On a CPU, devices are cores: a loop of small matmuls on half the batch each, meeting once a step to average
+    gradients, beats one loop whose every matmul is split.
+    """
+    count = len(devices)
+    return count if config.batch_size % count == 0 and config.batch_size >= 8 * count else 1
 
 
 def make_optimizer(config: Config, hyperparameters: Hyperparameters) -> optax.GradientTransformation:

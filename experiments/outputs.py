@@ -1,0 +1,124 @@
+"""What a run leaves in its directory besides config, metrics and checkpoints: the same for a single run and a trial."""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnjax import language, plotting, runs
+from rnnjax.config import Config
+from rnnjax.diagnostics.gradient_flow import gradient_reach, total_norm
+from rnnjax.tasks import decode, encode, ngram_bits_per_character, text_data
+from rnnjax.training import BLAME, Train
+
+SAMPLE_LENGTH = 400
+SAMPLE_TEMPERATURE = 0.7
+PROMPT = "The "
+
+
+def metrics_row(record: dict[str, Any]) -> dict[str, Any]:
+    """One line of metrics.jsonl from what a chunk of training returns."""
+    row = {"step": int(record["step"])}
+    for name, value in record.items():
+        if name not in ("step", "flow", "diverged", "blame"):
+            row[name] = float(value)
+    row["diverged"] = int(record["diverged"])
+    row["blame"] = BLAME[int(record["blame"])]
+    return row
+
+
+def flow_row(record: dict[str, Any]) -> dict[str, np.ndarray]:
+    """|dL/dh_t| `[T]` by name, such as `layer0.c` or `layer1.backward.h`, with the step."""
+    row = {"step": np.asarray(record["step"])}
+    for layer, parts in enumerate(record["flow"] or ()):
+        for path, norm in jax.tree_util.tree_leaves_with_path(parts):
+            names = [f".{key.name}" if hasattr(key, "name") else (".forward", ".backward")[key.idx] for key in path]
+            names = names if any(hasattr(key, "name") for key in path) else [*names, ".h"]
+            row[f"layer{layer}{''.join(names)}"] = np.asarray(norm)
+    return row
+
+
+def stack_rows(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Rows of `flow_row` as the arrays of gradient_flow.npz: step `[E]`, the rest `[E, T]`."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
+
+
+def unstack_rows(arrays: dict[str, np.ndarray], last_step: int) -> list[dict[str, np.ndarray]]:
+    """The rows up to `last_step`: what a checkpoint of that step goes on from."""
+    count = int(np.sum(arrays["step"] <= last_step)) if arrays else 0
+    return [{name: array[k] for name, array in arrays.items()} for k in range(count)]
+
+
+def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.ndarray], seconds: float) -> dict:
+    """The contents of result.json."""
+    task = train.task
+    scores = [row[f"eval_{task.score}"] for row in rows]
+    met = [s >= task.solved if task.higher_is_better else s <= task.solved for s in scores]
+    solved_at = next((row["step"] for row, ok in zip(rows, met, strict=True) if ok), None)
+    result = {
+        "task": config.task,
+        "cell": config.cell,
+        "seed": config.seed,
+        "score_name": task.score,
+        "score": scores[-1],
+        "baseline": float(task.baseline),
+        "solved_threshold": float(task.solved),
+        "higher_is_better": task.higher_is_better,
+        "solved_at": solved_at,
+        "gradient_reach": None,
+        "diverged": rows[-1]["diverged"] if rows[-1]["diverged"] >= 0 else None,
+        "blame": rows[-1]["blame"],
+        "seconds": round(seconds, 2),
+        "steps_per_second": round(rows[-1]["step"] / seconds, 1) if seconds else None,
+    }
+    first_layer = [array[-1] for name, array in flow.items() if name.startswith("layer0") and "backward" not in name]
+    if first_layer:
+        result["gradient_reach"] = int(gradient_reach(total_norm([jnp.asarray(norm) for norm in first_layer])))
+    return result
+
+
+def finish(run: runs.Run, config: Config, train: Train, params: Any, flow: dict, seconds: float) -> dict[str, Any]:
+    """Writes parameters, result, figures and, for text, the test score and a sample. Returns the result."""
+    rows = runs.read_rows(run.path)
+    result = summary(config, train, rows, flow, seconds)
+    runs.save_params(run, params)
+    if config.task == "text":
+        score, sample = read_and_write(config, train, params)
+        result |= score
+        runs.write_file(run.path / "sample.txt", sample)
+    runs.write_file(run.path / "result.json", json.dumps(result, indent=1) + "\n")
+    plotting.learning_curve([run.path], run.path / "learning_curve.png")
+    if flow:
+        plotting.gradient_map(run.path, run.path / "gradient_map.png")
+    return result
+
+
+def read_and_write(config: Config, train: Train, params: Any) -> tuple[dict[str, float], str]:
+    """Bits per character on the whole test part, beside the n-gram models', and a sample of what the model writes."""
+    data = text_data(config.text_path)
+    bits = jax.jit(lambda p: language.bits_per_character(train.model(p), jnp.asarray(data.test)))(params)
+    prompt = jnp.asarray(encode(PROMPT, data.vocabulary))
+    written = jax.jit(lambda p, key: language.generate(train.model(p), prompt, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE))(
+        params, jax.random.key(config.seed)
+    )
+    score = {
+        "test_bits_per_character": float(bits),
+        "test_unigram": ngram_bits_per_character(data, 1, "test"),
+        "test_five_gram": ngram_bits_per_character(data, 5, "test"),
+        "text_sha256": data.sha256,
+    }
+    return score, PROMPT + decode(np.asarray(written), data.vocabulary) + "\n"
+
+
+def config_dict(config: Config) -> dict[str, Any]:
+    """The config as config.json holds it."""
+    return dataclasses.asdict(config)
+
+
+def device_info() -> dict[str, Any]:
+    """What a run was computed on, for config.json."""
+    devices = jax.devices()
+    return {"devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)}}

@@ -1,0 +1,157 @@
+"""Trains one recurrent network on one task, and shows what it learned and where its gradient went.
+
+    python experiments/train.py --config=configs/adding.py --config.cell=gru --config.seq_len=200 --workdir=runs/x
+
+The same command again resumes. Exit codes: 0 done, 1 error, 2 bad flags, 75 stopped by a signal and resumable.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from experiments import outputs
+from experiments.flags import BadSetting, define_config, load_config, main_with_errors
+from rnnjax import runs
+from rnnjax.config import Config, hyperparameters
+from rnnjax.training import make_train, sharded
+
+define_config()
+WORKDIR = flags.DEFINE_string("workdir", None, "the run directory; the same config in it resumes")
+SHARDS = flags.DEFINE_integer("shards", 0, "devices that split each batch; 0 decides from the sizes", lower_bound=0)
+SAVE_SECONDS = flags.DEFINE_float("save_seconds", 10.0, "seconds between checkpoints, at most one lost", lower_bound=0)
+
+
+def main(_) -> int:
+    if not WORKDIR.value:
+        raise BadSetting("--workdir is missing; allowed: a directory for the run, such as --workdir=runs/x")
+    config = load_config()
+    prepare_devices(config)
+    shards = SHARDS.value or None
+    if shards and (shards > jax.device_count() or config.batch_size % shards):
+        raise BadSetting(
+            f"--shards={shards}: allowed: a divisor of config.batch_size={config.batch_size} up to "
+            f"{jax.device_count()}, the number of devices"
+        )
+    info = outputs.device_info() | {"shards": shards or sharded(config, jax.devices())}
+    with runs.stop_signals() as stop, runs.open_run(WORKDIR.value, outputs.config_dict(config), info) as run:
+        result = train_run(config, run, info["shards"], stop)
+    if result is None:
+        print(f"stopped; the same command resumes {WORKDIR.value}", file=sys.stderr)
+        return runs.EXIT_STOPPED
+    show(result, run.path)
+    return runs.EXIT_DONE
+
+
+def prepare_devices(config: Config) -> None:
+    """Makes each processor core a device of its own, and float64 possible, before JAX starts."""
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+
+
+def train_run(config: Config, run: runs.Run, shards: int, stop) -> dict | None:
+    """Trains from the newest checkpoint, or from the start, to the end. None if it was stopped on the way."""
+    train = make_train(config, shards=shards)
+    values = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
+    init, chunk = jax.jit(train.init), jax.jit(train.chunk)
+    state = init(jax.random.key(config.seed), values)
+    flow_path = run.path / "gradient_flow.npz"
+    flow_rows, done, earlier = [], 0, 0.0
+    found = runs.latest_checkpoint(run, (state, jnp.float32(0)))
+    if found is not None:
+        done, (state, seconds) = found
+        earlier = float(seconds)
+        if flow_path.exists():
+            flow_rows = outputs.unstack_rows(runs.load_arrays(flow_path), done)
+    started = saved = time.monotonic()
+
+    def save():
+        if flow_rows and config.gradient_flow:
+            runs.save_arrays(flow_path, outputs.stack_rows(flow_rows))
+        runs.save_checkpoint(run, done, (state, jnp.float32(earlier + time.monotonic() - started)))
+
+    with _progress(config, done) as report:
+        while done < config.steps and not stop.requested:
+            state, record = chunk(state, values)
+            record = jax.device_get(record)
+            done = int(record["step"])
+            row = outputs.metrics_row(record)
+            runs.append_rows(run, [row])
+            if config.gradient_flow:
+                flow_rows.append(outputs.flow_row(record))
+            report(row, train.task.score)
+            if time.monotonic() - saved > SAVE_SECONDS.value and done < config.steps:
+                save()
+                saved = time.monotonic()
+    save()
+    if done < config.steps:
+        return None
+    seconds = earlier + time.monotonic() - started
+    return outputs.finish(run, config, train, state.params, outputs.stack_rows(flow_rows), seconds)
+
+
+class _progress:
+    """A bar with steps/s, loss, score and time left on a terminal; a plain line an evaluation elsewhere."""
+
+    def __init__(self, config: Config, done: int):
+        self.steps, self.start, self.began = config.steps, done, time.monotonic()
+        columns = (
+            TextColumn("{task.completed}/{task.total} steps"),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=Console(stderr=True)) if sys.stderr.isatty() else None
+
+    def __enter__(self):
+        if self.bar:
+            self.bar.start()
+            self.task = self.bar.add_task("", total=self.steps, completed=self.start, text="compiling")
+        return self.report
+
+    def __exit__(self, *_):
+        if self.bar:
+            self.bar.stop()
+
+    def report(self, row: dict, score: str) -> None:
+        rate = (row["step"] - self.start) / (time.monotonic() - self.began)
+        text = f"{rate:.0f} steps/s  loss {row['loss']:.4g}  {score} {row[f'eval_{score}']:.4g}"
+        if row["diverged"] >= 0:
+            text += f"  diverged at step {row['diverged']}: {row['blame']} not finite"
+        if self.bar:
+            self.bar.update(self.task, completed=row["step"], text=text)
+        else:
+            left = (self.steps - row["step"]) / rate
+            print(f"step {row['step']}/{self.steps}  {text}  {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+def show(result: dict, path: Path) -> None:
+    """Prints a finished run in a few lines."""
+    score = f"{result['score_name']} {result['score']:.4g}"
+    solved = f"solved at step {result['solved_at']}" if result["solved_at"] is not None else "not solved"
+    print(f"{result['cell']} on {result['task']}: {score} (baseline {result['baseline']:.4g}), {solved}")
+    if result["diverged"] is not None:
+        print(f"diverged at step {result['diverged']}: {result['blame']} not finite; frozen there")
+    if result["gradient_reach"] is not None:
+        print(f"the gradient falls below 1/1000 of its last value {result['gradient_reach']} steps back")
+    if "test_bits_per_character" in result:
+        print(
+            f"test: {result['test_bits_per_character']:.3f} bits per character "
+            f"(5-gram {result['test_five_gram']:.3f}, unigram {result['test_unigram']:.3f})"
+        )
+        print((path / "sample.txt").read_text())
+    print(f"figures: {path}/learning_curve.png, {path}/gradient_map.png")
+
+
+if __name__ == "__main__":
+    main_with_errors(main)
