@@ -1,0 +1,453 @@
+"""Figures from run directories and arrays: how the score went, and where the gradient went.
+
+Every figure takes `out`, where to write it (a path ending in .png or .svg; None writes nothing), and `dark`, for a dark
+page. It returns a `matplotlib.figure.Figure` and touches no global state of matplotlib's.
+"""
+
+import json
+import os
+import re
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+from rnnjax.runs import load_arrays, read_config, read_rows
+
+# Wong (2011, Nature Methods 8:441) for our cells and Tol's "muted" for a user's: safe for the colour-blind.
+CELL_COLORS = {
+    "rnn": "#D55E00",
+    "irnn": "#E69F00",
+    "lstm": "#0078C2",
+    "gru": "#009E73",
+    "gru_cho": "#CC79A7",
+    "mgu": "#56B4E9",
+}
+OTHER_COLORS = ("#AA4499", "#999933", "#44AA99", "#882255", "#117733", "#8877DD", "#DDAA33", "#CC6677")
+REACH = 1e-3  # the gradient reach is how far back the gradient stays above this part of its last value
+GREY = "#9a9a9a"  # no value
+DECADES = 8  # of a gradient map's colours; what is smaller has the lowest colour
+
+RunLike = Any  # a RunData, or the path of a run directory
+
+
+class RunData(NamedTuple):
+    """What a run directory says."""
+
+    path: Path
+    config: dict[str, Any]  # field -> value, as resolved
+    rows: list[dict[str, Any]]  # one evaluation each
+    flow: dict[str, np.ndarray]  # "step" [E], and |dL/dh_t| [E, T] for each layer and carry part; {} if not recorded
+    result: dict[str, Any]  # {} while the run is not finished
+    about: dict[str, Any]  # versions, devices, git
+
+
+def read_run(path: str | os.PathLike) -> RunData:
+    """Reads a run directory; nothing in it is executed.
+
+    Raises ValueError with one line that names the file, where it is missing or not what it should be.
+    """
+    path = Path(path)
+    for name in ("config.json", "metrics.jsonl"):
+        if not (path / name).is_file():
+            raise ValueError(f"{path / name} is missing; a run directory holds config.json and metrics.jsonl")
+    about = read_config(path)
+    try:
+        result = json.loads((path / "result.json").read_bytes()) if (path / "result.json").exists() else {}
+        if not isinstance(result, dict):
+            raise ValueError("it holds no JSON object")
+    except ValueError as error:
+        raise ValueError(f"{path / 'result.json'} is damaged: {error}") from None
+    has_flow = (path / "gradient_flow.npz").exists()
+    flow = load_arrays(path / "gradient_flow.npz") if has_flow else {}
+    if has_flow and "step" not in flow:
+        raise ValueError(f"{path / 'gradient_flow.npz'} is damaged: it holds no 'step'")
+    return RunData(path, about.pop("config"), read_rows(path), flow, result, about)
+
+
+def cell_color(cell: str) -> str:
+    """The colour of a cell in every figure; for a user's cell always the same one of `OTHER_COLORS`."""
+    return CELL_COLORS.get(cell) or OTHER_COLORS[zlib.crc32(cell.encode()) % len(OTHER_COLORS)]
+
+
+def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None, *, dark: bool = False) -> Figure:
+    """The score against the training step: one line for each setting, that is for runs that differ in the seed alone.
+
+    Several seeds give their median and a band between their quartiles; a run that ended early keeps its last score.
+    A score that says "lower is better" and spans more than a decade has a log axis.
+
+    Raises ValueError for no runs, runs of several tasks, or without evaluations.
+    """
+    runs = [_as_run(run) for run in runs]
+    if not runs:
+        raise ValueError("a learning curve needs at least one run")
+    name, lower = _common_score(runs)
+    groups = group_by_setting(runs)
+    labels = setting_labels([group[0].config for group in groups])
+    figure, (axes,) = _figure(dark, width=5.4)
+    styles: dict[str, int] = {}
+    for group, label in zip(groups, labels, strict=True):
+        cell = str(group[0].config.get("cell"))
+        style = ("-", "--", "-.", ":")[styles.setdefault(cell, 0) % 4]
+        styles[cell] += 1
+        steps, scores = score_over_time(group, name)
+        low, middle, high = quartiles(scores)
+        marker = "o" if len(steps) == 1 else None
+        axes.plot(steps, middle, style, color=cell_color(cell), marker=marker, linewidth=1.8, label=_plain(label))
+        if len(group) > 1:
+            axes.fill_between(steps, low, high, color=cell_color(cell), alpha=0.22, linewidth=0)
+        for run in group:
+            if (stop := diverged_at(run)) is not None:
+                axes.plot(stop, np.interp(stop, steps, middle), "x", color=cell_color(cell), markersize=8, mew=2)
+    drawn = np.concatenate([line.get_ydata() for line in axes.lines])
+    drawn = drawn[np.isfinite(drawn)]
+    lines = _reference_lines(runs[0])
+    if lower and drawn.size and (drawn > 0).all() and drawn.max() / drawn.min() > 10:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        lines = [(text, value) for text, value in lines if value > 0]
+    _draw_references(axes, lines, dark)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("training step")
+    axes.set_ylabel(f"{_plain(name.replace('_', ' '))} ({'lower' if lower else 'higher'} is better)")
+    sizes = sorted({len(group) for group in groups})
+    if sizes[-1] > 1:
+        count = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        axes.set_title(f"median and quartiles over {count} seeds", fontsize=9.5)
+    if any(diverged_at(run) is not None for run in runs):
+        axes.plot([], [], "x", color=_ink(dark), label="diverged here")
+    _legend(axes, dark)
+    return _write(figure, out)
+
+
+def gradient_map(
+    run: RunLike | Mapping[str, np.ndarray],
+    out: str | os.PathLike | None = None,
+    *,
+    limits: tuple[float, float] | None = None,
+    dark: bool = False,
+) -> Figure:
+    """|dL/dh_t| by training step and sequence step, one panel for each layer (down) and carry part (across).
+
+    Exact zeros (padding, or what no loss sees) and values that are not finite are grey and do not stretch the scale.
+
+    Args:
+      run: a run, its path, or what its gradient_flow.npz holds: "step" `[E]` and arrays `[E, T]` by name.
+      limits: of the colours, to compare figures: see `gradient_limits`.
+
+    Raises ValueError where no gradient flow was recorded.
+    """
+    flow = run if isinstance(run, Mapping) else _as_run(run).flow
+    names = [name for name in flow if name != "step"]
+    if not names or not np.size(flow["step"]):
+        raise ValueError("no gradient flow was recorded (gradient_flow=False, or no evaluation yet)")
+    rows, columns = _layout(names)
+    low, high = limits or gradient_limits([flow])
+    figure, panels = _figure(
+        dark, len(rows), len(columns), width=1.2 + 3.6 * len(columns), height=0.4 + 2.5 * len(rows)
+    )
+    steps = np.asarray(flow["step"], float)
+    first = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else 0
+    edges = np.concatenate([[max(first, 0)], steps])  # a row is the mean since the row before it
+    grey, image = False, None
+    for panel, (row, column) in zip(panels, [(r, c) for r in rows for c in columns], strict=True):
+        name = f"{row}.{column}" if column else row
+        if name not in flow:
+            panel.set_axis_off()
+            continue
+        values = np.asarray(flow[name], float)
+        shown = np.isfinite(values) & (values > 0)
+        grey |= not shown.all()
+        image = panel.pcolormesh(
+            np.arange(values.shape[1] + 1) + 0.5,
+            edges,
+            np.ma.masked_where(~shown, np.clip(values, low, None)),
+            norm=LogNorm(low, high),
+            cmap=_colormap(),
+            rasterized=True,
+        )
+        panel.set_facecolor(GREY)
+        panel.grid(False)
+        panel.set_title(_layer_title(row, column, alone=len(names) == 1), fontsize=9.5)
+        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        panel.label_outer()
+    note = "   (grey: exactly 0)" if grey else ""
+    figure.supxlabel(f"sequence step $t${note}", fontsize=9.5, color=_ink(dark))
+    figure.supylabel("training step", fontsize=9.5, color=_ink(dark))
+    bar = figure.colorbar(
+        image, ax=panels, extend="min" if _is_clipped(flow, low) else "neither", aspect=20 * len(rows)
+    )
+    bar.set_label("$|dL/dh_t|$, rms over the batch", color=_ink(dark), fontsize=9)
+    bar.ax.tick_params(colors=_ink(dark), labelsize=8.5)
+    bar.outline.set_edgecolor(_ink(dark))
+    return _write(figure, out)
+
+
+def gradient_limits(flows: Sequence[Mapping[str, np.ndarray]]) -> tuple[float, float]:
+    """The colour scale that suits all of these gradient flows: to their largest value, from at most 8 decades below."""
+    values = np.concatenate([np.ravel(flow[name]) for flow in flows for name in flow if name != "step"] or [[1.0]])
+    values = values[np.isfinite(values) & (values > 0)].astype(float)
+    if not values.size:
+        return 0.1, 1.0
+    high = values.max()
+    low = max(values.min(), high * 10.0**-DECADES)
+    return float(min(low, high / 10)), float(high)
+
+
+def gradient_profiles(
+    profiles: Mapping[str, tuple[np.ndarray, np.ndarray | None]],
+    out: str | os.PathLike | None = None,
+    *,
+    dark: bool = False,
+) -> Figure:
+    """|dL/dh_t| over its last value, against steps back from the end: one colour a cell.
+
+    Solid at initialisation, dashed after training; several seeds give their median and a band between their quartiles.
+    The gradient reach ends at the dotted line.
+
+    Args:
+      profiles: cell -> (|dL/dh_t| at initialisation `[S, T]` of S seeds, and after training `[S', T]` or None).
+    """
+    figure, (axes,) = _figure(dark, width=6.4, height=3.9)
+    lowest, highest = REACH / 100, 10.0
+    for cell, pair in profiles.items():
+        for values, style, when in zip(pair, ("-", "--"), ("", ", trained"), strict=True):
+            if values is None:
+                continue
+            back, relative = _from_the_end(np.atleast_2d(values))
+            low, middle, high = quartiles(relative)
+            axes.plot(back, middle, style, color=cell_color(cell), linewidth=1.8, label=_plain(cell + when))
+            if len(relative) > 1:
+                axes.fill_between(back, low, high, color=cell_color(cell), alpha=0.18, linewidth=0)
+            seen = middle[np.isfinite(middle) & (middle > 0)]
+            lowest, highest = min(lowest, seen.min(initial=1.0)), max(highest, seen.max(initial=1.0) * 2)
+    axes.axhline(REACH, linestyle=":", color=_ink(dark), linewidth=1.4)
+    axes.text(1.01, REACH, "reach ends:\n$10^{-3}$ of the\nlast value", transform=axes.get_yaxis_transform(),
+              va="center", fontsize=8.5, color=_ink(dark))  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_ylim(max(lowest, 10.0**-DECADES), highest)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlim(left=0)
+    axes.set_xlabel("steps back from the end, $T - t$")
+    axes.set_ylabel("$|dL/dh_t|$ / its last value")
+    _legend(axes, dark)
+    return _write(figure, out)
+
+
+def heat_map(
+    values: np.ndarray,
+    texts: Sequence[Sequence[str]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    out: str | os.PathLike | None = None,
+    *,
+    column_label: str,
+    label: str,
+    lower_is_better: bool = True,
+    dark: bool = False,
+) -> Figure:
+    """A table in colours, the best in yellow: values `[rows, columns]`, NaN where nothing was run, and their texts."""
+    values = np.ma.masked_invalid(np.asarray(values, float))
+    shape = (0.9 + 0.95 * len(columns), 1.5 + 0.5 * len(rows))
+    figure, (axes,) = _figure(dark, width=max(shape[0], 3.6), height=shape[1])
+    log = bool(values.count()) and values.min() > 0 and values.max() / values.min() > 10
+    norm = (LogNorm if log else Normalize)(values.min(), values.max()) if values.count() else Normalize(0, 1)
+    colors = _colormap("viridis_r" if lower_is_better else "viridis")
+    axes.pcolormesh(values, norm=norm, cmap=colors, edgecolors=_paper(dark), linewidth=2)
+    for i, j in np.ndindex(*values.shape):
+        masked = np.ma.getmaskarray(values)[i, j]
+        light = masked or np.dot(colors(norm(values[i, j]))[:3], (0.3, 0.59, 0.11)) > 0.5
+        axes.text(j + 0.5, i + 0.5, _lines(texts[i][j]), ha="center", va="center", fontsize=8.5,
+                  color="black" if light else "white")  # fmt: skip
+    axes.set_facecolor(GREY)
+    axes.grid(False)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, [_plain(c) for c in columns])
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [_plain(r) for r in rows])
+    axes.tick_params(length=0)
+    axes.invert_yaxis()
+    axes.set_xlabel(_plain(column_label))
+    axes.set_title(_plain(label), fontsize=9.5)
+    return _write(figure, out)
+
+
+def group_by_setting(runs: Sequence[RunData]) -> list[list[RunData]]:
+    """Runs that differ in nothing but the seed, together, in the order of the first of each."""
+    groups: dict[str, list[RunData]] = {}
+    for run in runs:
+        setting = {name: value for name, value in run.config.items() if name != "seed"}
+        groups.setdefault(json.dumps(setting, sort_keys=True), []).append(run)
+    return list(groups.values())
+
+
+def setting_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The cell of each setting, and beside it the fields in which settings of one cell differ."""
+    labels = []
+    for config in configs:
+        same_cell = [other for other in configs if other.get("cell") == config.get("cell")]
+        varied = [n for n in config if n not in ("cell", "seed") and any(o.get(n) != config[n] for o in same_cell)]
+        labels.append(" ".join([str(config.get("cell")), *(f"{n}={_value(config[n])}" for n in varied)]))
+    return labels
+
+
+def score_over_time(runs: Sequence[RunData], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The training steps of any run's evaluations `[E]`, and each run's score at them `[S, E]`: NaN before its first,
+    and its last one kept after the run's end. A score that is not finite is NaN."""
+    columns = []
+    for run in runs:
+        if not run.rows:
+            raise ValueError(f"{run.path / 'metrics.jsonl'} holds no evaluations yet")
+        try:
+            columns.append(np.array([[row["step"], row[f"eval_{name}"]] for row in run.rows], dtype=float))
+        except KeyError as error:
+            raise ValueError(f"{run.path / 'metrics.jsonl'} has a row without {error}") from None
+        except (TypeError, ValueError):
+            raise ValueError(f"{run.path / 'metrics.jsonl'} is damaged: a score is not a number") from None
+    steps = np.unique(np.concatenate([column[:, 0] for column in columns]))
+    scores = np.full((len(runs), len(steps)), np.nan)
+    for score, column in zip(scores, columns, strict=True):
+        index = np.searchsorted(column[:, 0], steps, side="right") - 1
+        score[index >= 0] = column[index[index >= 0], 1]
+    return steps, np.where(np.isfinite(scores), scores, np.nan)
+
+
+def quartiles(values: np.ndarray) -> np.ndarray:
+    """The three quartiles over the first axis, `[3, ...]`, of the values that are numbers; NaN where none is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column without a number
+        return np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
+
+
+def diverged_at(run: RunData) -> int | None:
+    """The training step at which something was not finite, None if all was."""
+    steps = [row.get("diverged", -1) for row in run.rows[-1:]]
+    return int(steps[0]) if steps and steps[0] is not None and steps[0] >= 0 else None
+
+
+def _as_run(run):
+    return run if isinstance(run, RunData) else read_run(run)
+
+
+def _ink(dark):
+    return "#e6e6e6" if dark else "#222222"
+
+
+def _paper(dark):
+    return "#1b1e24" if dark else "#ffffff"
+
+
+def _figure(dark, rows=1, columns=1, *, width=5.4, height=3.4):
+    """A figure and its panels, the first row first, in the colours of a light or dark page."""
+    figure = Figure(figsize=(width, height), facecolor=_paper(dark), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
+    for axes in panels:
+        axes.set_facecolor(_paper(dark))
+        axes.tick_params(colors=_ink(dark), which="both", labelsize=8.5)
+        axes.grid(True, color=_ink(dark), alpha=0.15, linewidth=0.6)
+        axes.set_axisbelow(True)
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+            text.set_color(_ink(dark))
+            text.set_fontsize(9.5)
+        for side, spine in axes.spines.items():
+            spine.set_color(_ink(dark))
+            spine.set_visible(side in ("left", "bottom"))
+    return figure, panels
+
+
+def _write(figure, out):
+    if out is not None:
+        figure.savefig(out, dpi=160)
+    return figure
+
+
+def _legend(axes, dark):
+    handles, labels = axes.get_legend_handles_labels()
+    options = {"frameon": False, "labelcolor": _ink(dark), "fontsize": 8.5, "handlelength": 2.4}
+    if handles:
+        axes.figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), **options)
+
+
+def _draw_references(axes, lines, dark):
+    """Labelled horizontal lines; the label of the higher one stands above its line, so that no two collide."""
+    lines = sorted(lines, key=lambda line: line[1], reverse=True)
+    for rank, (text, value) in enumerate(lines):
+        axes.axhline(value, linestyle=(0, (1, 1.5)), color=_ink(dark), linewidth=1.2, alpha=0.8)
+        above = rank == 0
+        axes.annotate(f"{text} {_value(value)}", (1, value), (0, 3 if above else -3), textcoords="offset points",
+                      xycoords=axes.get_yaxis_transform(), ha="right", va="bottom" if above else "top", fontsize=8.5,
+                      color=_ink(dark), path_effects=[withStroke(linewidth=3, foreground=_paper(dark))])  # fmt: skip
+
+
+def _reference_lines(run):
+    names = ("unigram", "5-gram") if run.config.get("task") == "text" else ("no memory", "solved")
+    values = (run.result.get("baseline"), run.result.get("solved_threshold"))
+    return [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
+
+
+def _common_score(runs):
+    """(name, whether lower is better) of the score that all runs have."""
+    found = {(r.result.get("score_name", "loss"), not r.result.get("higher_is_better", False)) for r in runs}
+    tasks = {str(run.config.get("task")) for run in runs}
+    if len(found) > 1 or len(tasks) > 1:
+        raise ValueError(
+            f"a learning curve compares runs of one task and score; these have {', '.join(sorted(tasks))} "
+            f"in {', '.join(sorted(name for name, _ in found))}"
+        )
+    return found.pop()
+
+
+def _layout(names):
+    """The layers (down) and carry parts (across) of names such as "layer0.c" and "layer0.forward.h"."""
+    split = [name.rpartition(".")[::2] if "." in name else (name, "") for name in names]
+    rows, columns = zip(*split, strict=True)
+    return list(dict.fromkeys(rows)), list(dict.fromkeys(columns))
+
+
+def _layer_title(row, column, alone):
+    part = f"$|dL/d{column}_t|$" if len(column) == 1 and column.isalpha() else _plain(column)
+    layer = _plain(re.sub(r"^layer(\d+)", r"layer \1", row.replace(".", " ")))
+    return part if alone and part else f"{layer}: {part}" if part else layer
+
+
+def _is_clipped(flow, low):
+    return any(((np.asarray(flow[n]) > 0) & (np.asarray(flow[n]) < low)).any() for n in flow if n != "step")
+
+
+def _colormap(name="magma"):
+    return matplotlib.colormaps[name].with_extremes(bad=GREY)
+
+
+def _from_the_end(values):
+    """Steps back from the last step with a gradient `[T']`, and values `[S, T']` there over the one at that step."""
+    last = np.flatnonzero((values > 0).any(axis=0))[-1:]
+    if not last.size:
+        return np.arange(1), np.full((len(values), 1), np.nan)
+    back = values[:, last[0] :: -1].astype(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.arange(back.shape[1]), np.where(back > 0, back / back[:, :1], np.nan)
+
+
+def _value(value):
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _lines(text):
+    return "\n".join(map(_plain, text.split("\n")))
+
+
+def _plain(text):
+    """Any text as a label: no mathematics, one line, of limited length. A leading "_" would hide a legend entry."""
+    text = " ".join(str(text).split()).replace("$", r"\$")
+    text = text if len(text) <= 60 else text[:59] + "…"
+    return " " + text if text.startswith("_") else text
