@@ -1,0 +1,168 @@
+"""Text: predict the next character of real text, scored in bits per character beside n-gram models of the same text."""
+
+import functools
+import hashlib
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnjax.tasks.common import check_seq_len, cross_entropy, draw_seq_len, mean_over, steps, unknown
+from rnnjax.tasks.ngram import fit_ngram
+from rnnjax.types import Array, Batch, Task
+
+SPLITS = ("train", "validation", "test")
+
+UNKNOWN = "\ufffd"  # the Unicode replacement character stands for what the training part does not contain
+
+
+def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: int | None = None) -> Task:
+    """Next-character prediction on windows of a text: the target of step t is the character of step t + 1.
+
+    Args:
+      seq_len: steps of a window. Windows start anywhere in their split, uniformly.
+      path: a UTF-8 file; by default the documentation in Python's standard library, see `text_data`.
+      min_seq_len: draw each window's own length uniformly from min_seq_len to seq_len.
+
+    Inputs and targets are integers `[T, B]`, zeros past a window's length, to be decoded with
+    `text_data(path).vocabulary`; outputs `[T, B, O]`. The loss is the cross-entropy in nats, the score that in bits per
+    character. The baseline is the unigram model, "solved" is the interpolated Kneser-Ney 5-gram, both fitted on
+    the training part and scored on the validation part.
+
+    Raises ValueError for a text that cannot be read, or with a split shorter than seq_len + 1 characters.
+    """
+    check_seq_len("text", seq_len, min_seq_len, shortest=1)
+    data = text_data(path)
+    for split in SPLITS:
+        size = len(getattr(data, split))
+        if size < seq_len + 1:
+            raise ValueError(
+                f"task 'text': seq_len is {seq_len}, but the {split} part of {_name(path)} has {size} characters; "
+                f"it must be seq_len + 1 or more"
+            )
+    parts = {split: jnp.asarray(getattr(data, split)) for split in SPLITS}
+
+    def sample(key: Array, batch_size: int, split: str = "train") -> Batch:
+        if split not in parts:
+            raise unknown("split", split, SPLITS)
+        start_key, length_key = jax.random.split(key)
+        start = jax.random.randint(start_key, (batch_size,), 0, len(parts[split]) - seq_len)
+        t = jnp.arange(seq_len + 1)[:, None]
+        window = parts[split][start + t]
+        if min_seq_len is None:
+            return Batch(window[:-1], window[1:])
+        lengths = draw_seq_len(length_key, (batch_size,), seq_len, min_seq_len)
+        valid = t[:-1] < lengths
+        return Batch(jnp.where(valid, window[:-1], 0), jnp.where(valid, window[1:], 0), lengths)
+
+    def mean(batch: Batch, values: Array) -> Array:
+        t, lengths = steps(batch.targets, batch.lengths)
+        return mean_over(t < lengths, values)
+
+    def loss(outputs: Array, batch: Batch) -> Array:
+        return mean(batch, cross_entropy(outputs, batch.targets))
+
+    def metrics(outputs: Array, batch: Batch) -> dict[str, Array]:
+        right = (jnp.argmax(outputs, axis=-1) == batch.targets).astype(jnp.float32)
+        return {"bits_per_character": loss(outputs, batch) / math.log(2), "accuracy": mean(batch, right)}
+
+    if data.sha256 not in _BASELINES:
+        _BASELINES[data.sha256] = tuple(ngram_bits_per_character(data, order, "validation") for order in (1, 5))
+    unigram, five_gram = _BASELINES[data.sha256]
+    return Task(
+        sample,
+        loss,
+        metrics,
+        input_size=len(data.vocabulary),
+        output_size=len(data.vocabulary),
+        tokens=True,
+        readout="every",
+        score="bits_per_character",
+        baseline=unigram,
+        solved=five_gram,
+    )
+
+
+_BASELINES: dict[str, tuple[float, float]] = {}  # sha256 of a text -> its n-grams' scores, found once a process
+
+
+class TextData(NamedTuple):
+    """A text as integers, split by position into 90 %, 5 % and 5 %."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    vocabulary: str  # the characters of the training part, sorted, then UNKNOWN; a character's id is its index
+    sha256: str  # of the UTF-8 bytes
+
+
+def text_data(path: str | os.PathLike | None = None) -> TextData:
+    """Reads a UTF-8 file, or, by default, the language reference that Python ships as `pydoc_data.topics`.
+
+    The default is the dict's values joined in sorted key order: some 465,000 characters of English technical prose,
+    which differ between versions of Python, hence the sha256.
+
+    Raises ValueError where the file cannot be read, is not UTF-8, or has fewer than 20 characters.
+    """
+    content = _python_topics() if path is None else _read(path)
+    try:
+        characters = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{_name(path)} is not UTF-8 text: byte {error.start} is {content[error.start]:#x}") from None
+    n = len(characters)
+    if n < 20:  # so that each split has at least one
+        raise ValueError(f"{_name(path)} has {n} characters; it must have 20 or more")
+    train, validation = n * 90 // 100, n * 95 // 100
+    vocabulary = "".join(sorted(set(characters[:train]) - {UNKNOWN})) + UNKNOWN
+    ids = encode(characters, vocabulary)
+    return TextData(
+        ids[:train], ids[train:validation], ids[validation:], vocabulary, hashlib.sha256(content).hexdigest()
+    )
+
+
+def encode(characters: str, vocabulary: str) -> np.ndarray:
+    """A string -> int32 ids `[T]`; what is not in the vocabulary becomes the last id."""
+    known = _code_points(vocabulary[:-1])
+    points = _code_points(characters)
+    ids = np.searchsorted(known, points)
+    found = known[np.minimum(ids, len(known) - 1)] == points if len(known) else np.zeros(len(points), bool)
+    return np.where(found, ids, len(known)).astype(np.int32)
+
+
+def decode(ids: np.ndarray | Array, vocabulary: str) -> str:
+    """Ids `[T]` -> a string."""
+    return "".join(vocabulary[i] for i in np.asarray(ids))
+
+
+def ngram_bits_per_character(data: TextData, order: int, split: str) -> float:
+    """The mean of -log2 p(character | the order - 1 before it) over `split`, by the n-gram fitted on `data.train`."""
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    probability = fit_ngram(data.train, order, len(data.vocabulary))
+    return float(-np.mean(np.log2(probability(getattr(data, split)))))
+
+
+def _code_points(characters: str) -> np.ndarray:
+    return np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+@functools.cache
+def _python_topics() -> bytes:
+    from pydoc_data.topics import topics  # 700 kB that only this task needs
+
+    return "".join(topics[name] for name in sorted(topics)).encode()
+
+
+def _read(path: str | os.PathLike) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{_name(path)} cannot be read: {error.strerror or error}") from None
+
+
+def _name(path: str | os.PathLike | None) -> str:
+    return "the text of pydoc_data.topics" if path is None else f"text file {os.fspath(path)!r}"

@@ -1,0 +1,351 @@
+"""Tasks against the papers' definitions, read off the samples in numpy, and baselines against Monte Carlo."""
+
+import collections
+import hashlib
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnnjax.tasks import TASKS, adding, copy, decode, encode, fit_ngram, ngram_bits_per_character, text, text_data
+from rnnjax.types import Batch
+
+KEY = jax.random.key(7)
+
+FORMS = [
+    ("adding", 12, {"variant": "arjovsky"}),
+    ("adding", 12, {"variant": "pascanu", "min_seq_len": 11}),
+    ("adding", 12, {"variant": "hochreiter"}),
+    ("copy", 5, {"variant": "arjovsky", "copy_length": 3}),
+    ("copy", 5, {"variant": "recall", "copy_length": 3, "min_seq_len": 2}),
+    ("text", 12, {"min_seq_len": 3}),
+]
+
+
+def test_every_task_of_the_table_is_tested():
+    assert set(TASKS) == {name for name, *_ in FORMS}
+
+
+def draw(task, batch_size, key=KEY, split="train"):
+    return jax.tree.map(np.asarray, jax.jit(task.sample, static_argnums=(1, 2))(key, batch_size, split))
+
+
+@pytest.mark.parametrize("name, seq_len, options", FORMS)
+def test_a_task_keeps_its_promises(name, seq_len, options):
+    task = TASKS[name](seq_len, **options)
+    batch = draw(task, 3)
+    T, B = batch.inputs.shape[:2]
+    assert B == 3
+    assert batch.inputs.shape[2:] == (() if task.tokens else (task.input_size,))
+    assert batch.targets.shape == ((T, B) if task.readout == "every" else (B, task.output_size))
+    assert task.readout in ("last", "every")
+    if "min_seq_len" in options:
+        assert batch.lengths.shape == (B,) and batch.lengths.max() <= T
+
+    many = jax.jit(jax.vmap(lambda key: task.sample(key, 3)))(jax.random.split(KEY, 2).at[1].set(KEY))
+    for a, b in zip(jax.tree.leaves(many), jax.tree.leaves(batch), strict=True):
+        np.testing.assert_array_equal(a[1], b)
+    assert not np.array_equal(many.inputs[0], many.inputs[1])
+
+    shape = (T, B, task.output_size) if task.readout == "every" else (B, task.output_size)
+    outputs = jax.random.normal(KEY, shape)
+    loss, metrics = jax.jit(lambda *args: (task.loss(*args), task.metrics(*args)))(outputs, batch)
+    assert task.score in metrics
+    assert all(value.shape == () and np.isfinite(value) for value in [loss, *metrics.values()])
+    assert 0 <= task.solved < task.baseline and not task.higher_is_better
+
+
+@pytest.mark.parametrize("seq_len, lowest", [(11, None), (5, 2)])
+def test_adding_arjovsky(seq_len, lowest):
+    batch = draw(adding(seq_len, min_seq_len=lowest), 3000)
+    value, marker = batch.inputs[..., 0].T, batch.inputs[..., 1].T
+    assert (batch.lengths is None) == (lowest is None)
+    lengths = np.full(3000, seq_len) if lowest is None else batch.lengths
+    for v, m, target, L in zip(value, marker, batch.targets[:, 0], lengths, strict=True):
+        first, second = np.flatnonzero(m)
+        assert first < L // 2 <= second < L and m.sum() == 2
+        assert (v[:L] > 0).all() and (v < 1).all() and not v[L:].any()
+        np.testing.assert_allclose(target, v[first] + v[second], rtol=1e-6)
+    assert set(lengths) == set(range(lowest or seq_len, seq_len + 1))
+    if lowest is None:
+        assert set(np.flatnonzero(marker.any(axis=0))) == set(range(seq_len))
+        task = adding(seq_len)
+        assert task.baseline == 1 / 6
+        score = float(task.metrics(jnp.ones((3000, 1)), batch)["mse"])
+        assert score == pytest.approx(1 / 6, rel=0.08)
+        assert score == pytest.approx(np.mean((batch.targets - 1) ** 2), rel=1e-5)
+
+
+def test_adding_pascanu():
+    T, B = 30, 4000
+    task = adding(T, variant="pascanu")
+    batch = draw(task, B)
+    assert batch.inputs.shape[0] == 32 and set(batch.lengths) == {30, 31, 32}  # all below 33 = 1.1 T
+    firsts, seconds = set(), set()
+    for x, target, L in zip(batch.inputs.swapaxes(0, 1), batch.targets[:, 0], batch.lengths, strict=True):
+        marker, value = x.T
+        first, second = np.flatnonzero(marker)
+        assert first < 0.1 * L <= second < 0.5 * L and marker.sum() == 2
+        assert (value >= 0).all() and (value < 1).all() and not x[L:].any()
+        np.testing.assert_allclose(target, (value[first] + value[second]) / 2, rtol=1e-6)
+        firsts.add(first)
+        seconds.add(second)
+    assert firsts == {0, 1, 2, 3} and seconds == set(range(3, 16))
+    metrics = task.metrics(jnp.full((B, 1), 0.5), batch)
+    assert metrics["mse"] == pytest.approx(1 / 24, rel=0.08)
+    assert metrics["wrong"] == pytest.approx(task.baseline, rel=0.08)
+    assert task.score == "wrong" and task.solved == 0.01
+
+
+def test_adding_hochreiter():
+    T, B = 24, 4000
+    task = adding(T, variant="hochreiter")
+    batch = draw(task, B)
+    assert set(batch.lengths) == {24, 25, 26}
+    marked_first = 0
+    places = set()
+    for x, target, L in zip(batch.inputs.swapaxes(0, 1), batch.targets[:, 0], batch.lengths, strict=True):
+        value, marker = x.T
+        assert marker[0] == marker[L - 1] == -1 and not x[L:].any()
+        assert (np.abs(value) <= 1).all()
+        marks = np.flatnonzero(marker == 1)
+        assert (marker[1 : L - 1] >= 0).all() and set(marks) <= set(range(1, 11))  # T/2 - 1 = 11
+        assert len(marks) == 2 or (len(marks) == 1 and value[0] == 0)
+        assert marks[0] < 10 or value[0] == 0
+        marked_first += len(marks) == 1
+        places |= set(marks)
+        np.testing.assert_allclose(target, 0.5 + value[marks].sum() / 4, atol=1e-6)
+    assert places == set(range(1, 11))
+    assert marked_first / B == pytest.approx(0.1 + 0.9 / 10, rel=0.15)
+    metrics = task.metrics(jnp.full((B, 1), 0.5), batch)
+    assert metrics["mse"] == pytest.approx(1 / 24, rel=0.2)
+    assert metrics["wrong"] == pytest.approx(task.baseline, rel=0.03)
+
+
+def test_variable_adding_draws_T_and_then_the_length():
+    lengths = draw(adding(40, variant="hochreiter", min_seq_len=20), 4000).lengths
+    assert lengths.min() == 20 and lengths.max() == 44
+
+
+@pytest.mark.parametrize("variant, right", [("pascanu", 0.19), ("hochreiter", 0.039)])
+def test_the_papers_rule_of_a_wrong_answer(variant, right):
+    task = adding(20, variant=variant)
+    batch = Batch(None, jnp.full((4, 1), 0.5))
+    limit = 0.2 if variant == "pascanu" else 0.04
+    outputs = jnp.array([[0.5 + right], [0.5 - right], [0.5 + 1.01 * limit], [0.5 - 1.01 * limit]])
+    assert task.metrics(outputs, batch)["wrong"] == 0.5
+    assert task.metrics(jnp.full((4, 1), jnp.nan), batch)["wrong"] == 1  # a diverged network solves nothing
+
+
+@pytest.mark.parametrize("lowest", [None, 1])
+@pytest.mark.parametrize("variant", ["arjovsky", "recall"])
+def test_copy(variant, lowest):
+    T, K, M, B = 4, 5, 3, 600
+    task = copy(T, variant=variant, symbols=K, copy_length=M, min_seq_len=lowest)
+    assert (task.input_size, task.output_size) == (K + 2, K + 1)
+    batch = draw(task, B)
+    assert batch.inputs.shape == (T + 2 * M, B, K + 2)
+    lengths = np.full(B, T + 2 * M) if lowest is None else batch.lengths
+    assert set(lengths - 2 * M) == set(range(lowest or T, T + 1))
+    log_p = np.full((T + 2 * M, B, K + 1), -50.0)  # the best without memory: blanks, then a uniform guess
+    perfect = np.full_like(log_p, -50.0)
+    for b, L in enumerate(lengths):
+        x = batch.inputs[:, b]
+        assert (x[:L].sum(1) == 1).all() and not x[L:].any()
+        tokens, word = x[:L].argmax(1), x[:M].argmax(1)
+        delay = L - 2 * M
+        assert (word < K).all()
+        np.testing.assert_array_equal(tokens, [*word, *[K] * (delay - 1), K + 1, *[K] * M])
+        np.testing.assert_array_equal(batch.targets[:L, b], [*[K] * (delay + M), *word])
+        log_p[: L - M, b, K] = 0
+        log_p[L - M : L, b, :K] = -math.log(K)
+        perfect[np.arange(L), b, batch.targets[:L, b]] = 0
+        log_p[L:, b] = perfect[L:, b] = np.nan  # padding never counts
+    assert set(batch.inputs[:M].argmax(-1).ravel()) == set(range(K))
+    score = task.metrics(jnp.asarray(log_p), batch)
+    assert score["cross_entropy"] == pytest.approx(task.baseline, rel=1e-4 if lowest is None else 0.05)
+    assert task.metrics(jnp.asarray(perfect), batch)["accuracy"] == 1
+    assert task.loss(jnp.asarray(perfect), batch) < 1e-6
+    # Blanks everywhere are mostly right and remember nothing.
+    assert task.metrics(jax.nn.one_hot(jnp.full_like(batch.targets, K), K + 1), batch)["accuracy"] == 0
+
+
+@pytest.mark.parametrize("T, published", [(100, 0.1733), (200, 0.0945), (500, 0.0400), (1000, 0.0204), (2000, 0.0103)])
+def test_copy_baselines_as_published(T, published):
+    assert copy(T).baseline == pytest.approx(published, abs=5e-5)
+    assert copy(T, variant="recall").baseline == pytest.approx(math.log(8))
+
+
+def test_losses_weigh_each_sequence_alike():
+    """The mean over a batch is the mean over its parts, which micro-batches rely on."""
+    task = copy(6, copy_length=2, min_seq_len=1)
+    batch = draw(task, 4)
+    outputs = jax.random.normal(KEY, (10, 4, 9))
+    loss = jax.jit(task.loss)
+    parts = [
+        loss(outputs[:, b : b + 1], Batch(None, batch.targets[:, b : b + 1], batch.lengths[b : b + 1]))
+        for b in range(4)
+    ]
+    assert loss(outputs, batch) == pytest.approx(np.mean(parts), rel=1e-5)
+
+
+def test_text_is_split_by_position():
+    from pydoc_data.topics import topics
+
+    whole = "".join(value for _, value in sorted(topics.items()))
+    data = text_data()
+    assert data.sha256 == hashlib.sha256(whole.encode()).hexdigest()
+    train, validation, test = (decode(ids, data.vocabulary) for ids in (data.train, data.validation, data.test))
+    assert train == whole[: len(train)]
+    assert len(validation + test) + len(train) == len(whole)
+    assert len(train) / len(whole) == pytest.approx(0.9, abs=1e-4)
+    assert len(validation) / len(whole) == pytest.approx(0.05, abs=1e-4)
+    known = set(train)
+    assert validation + test == "".join(c if c in known else "\ufffd" for c in whole[len(train) :])
+
+
+def test_text_windows_come_from_their_split():
+    task, data = text(20), text_data()
+    for split in ("train", "validation", "test"):
+        batch = draw(task, 8, split=split)
+        np.testing.assert_array_equal(batch.inputs[1:], batch.targets[:-1])
+        part = decode(getattr(data, split), data.vocabulary)
+        for b in range(8):
+            assert decode([*batch.inputs[:, b], batch.targets[-1, b]], data.vocabulary) in part
+    short = draw(text(20, min_seq_len=5), 200)
+    assert set(short.lengths) == set(range(5, 21))
+    past = np.arange(20)[:, None] >= short.lengths
+    assert not short.inputs[past].any() and not short.targets[past].any()
+
+
+def test_every_window_of_a_split_can_be_drawn(tmp_path):
+    path = tmp_path / "letters.txt"
+    path.write_text("".join(chr(200 + i) for i in range(60)), encoding="utf-8")  # 54, 3 and 3 characters
+    batch = draw(text(2, path=path), 2000)
+    assert set(batch.inputs[0]) == set(range(52)) and set(batch.targets[-1]) == set(range(2, 54))
+    assert set(draw(text(2, path=path), 8, split="test").inputs.ravel()) == {54}  # all unknown
+
+
+def test_text_score_in_bits_per_character():
+    task = text(6, min_seq_len=3)
+    batch = draw(task, 4)
+    logits = jax.random.normal(KEY, (6, 4, task.output_size))
+    p = np.asarray(jax.nn.softmax(logits), np.float64)
+    bits = [np.mean([-math.log2(p[t, b, batch.targets[t, b]]) for t in range(batch.lengths[b])]) for b in range(4)]
+    assert task.metrics(logits, batch)["bits_per_character"] == pytest.approx(np.mean(bits), rel=1e-5)
+    assert task.loss(logits, batch) == pytest.approx(np.mean(bits) * math.log(2), rel=1e-5)
+
+
+def test_encode_and_decode():
+    vocabulary = "abé\ufffd"
+    assert encode("aébz\ufffd", vocabulary).tolist() == [0, 2, 1, 3, 3]
+    assert decode([0, 2, 1, 3], vocabulary) == "aéb\ufffd"
+    assert encode("", vocabulary).size == 0
+
+
+def test_five_gram_beats_unigram_on_both_held_out_parts():
+    data, task = text_data(), text(10)
+    for split in ("validation", "test"):
+        assert ngram_bits_per_character(data, 5, split) < ngram_bits_per_character(data, 1, split) / 2
+    assert task.baseline == ngram_bits_per_character(data, 1, "validation")
+    assert task.solved == ngram_bits_per_character(data, 5, "validation")
+    # The unigram needs no more than the training part's frequencies, smoothed by a count or so a character.
+    p = (np.bincount(data.train, minlength=104) + 0.5) / len(data.train)
+    assert task.baseline == pytest.approx(-np.log2(p)[data.validation].mean(), rel=1e-3)
+
+
+def test_text_tasks_share_one_fit(monkeypatch):
+    text(10)
+    monkeypatch.setitem(text.__globals__, "fit_ngram", lambda *_: pytest.fail("fitted again"))
+    text(20)
+
+
+def test_ngram_probabilities_sum_to_one():
+    data = text_data()
+    size = len(data.vocabulary)
+    probability = fit_ngram(data.train, 5, size)
+    for context in ("stat", "zqzq", "the ", "q\ufffd(", "e", ""):
+        prefix = encode(context, data.vocabulary)
+        p = [probability(np.append(prefix, w))[-1] for w in range(size)]
+        assert min(p) > 0 and sum(p) == pytest.approx(1, abs=1e-9)
+
+
+def test_ngram_against_the_formula_with_dictionaries():
+    rng = np.random.default_rng(0)
+    tokens, held_out, order, size = rng.integers(0, 4, 200), rng.integers(0, 5, 60), 3, 5
+
+    def grams(k):
+        return [tuple(tokens[i : i + k]) for i in range(len(tokens) - k + 1)]
+
+    counts = {order: collections.Counter(grams(order))}
+    for k in range(1, order):
+        counts[k] = collections.Counter(longer[1:] for longer in set(grams(k + 1)))
+
+    def p(context, w):
+        if context is None:
+            return 1 / size
+        c = counts[len(context) + 1]
+        follow = {g[-1]: n for g, n in c.items() if g[:-1] == context}
+        shorter = p(context[1:] if context else None, w)
+        total = sum(follow.values())
+        if not total:
+            return shorter
+        if not context:
+            return (follow.get(w, 0) + len(follow) * shorter) / (total + len(follow))
+        once, twice = (sum(n == i for n in c.values()) for i in (1, 2))
+        D = (once + 1) / (once + 2 * twice + 2)
+        return (max(follow.get(w, 0) - D, 0) + D * len(follow) * shorter) / total
+
+    expected = [p(tuple(held_out[max(0, t - order + 1) : t]), w) for t, w in enumerate(held_out)]
+    np.testing.assert_allclose(fit_ngram(tokens, order, size)(held_out), expected, rtol=1e-12)
+
+
+def test_a_file_of_ones_own(tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_bytes("naïve\r\n".encode() * 40)
+    data = text_data(path)
+    assert data.vocabulary == "\n\raenvï\ufffd"
+    assert data.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(data.train) == 252 and len(data.validation) == len(data.test) == 14
+    assert text(5, path=str(path)).solved < 0.7  # it repeats itself, but for the first characters of a part
+
+
+def bad_file(tmp_path, content):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda _: adding(10, variant="arjovski"), "unknown adding variant 'arjovski'; did you mean 'arjovsky'?"),
+        (lambda _: copy(10, variant="recal"), "unknown copy variant 'recal'; did you mean 'recall'?"),
+        (lambda _: adding(1), r"'adding \(arjovsky\)': seq_len is 1; it must be an integer, 2 or more"),
+        (lambda _: adding(2, variant="pascanu"), "seq_len is 2; it must be an integer, 3 or more"),
+        (lambda _: adding(10, variant="hochreiter"), "seq_len is 10; it must be an integer, 11 or more"),
+        (lambda _: adding(10.5), "seq_len is 10.5; it must be an integer"),
+        (lambda _: adding(10, min_seq_len=11), "min_seq_len is 11; it must be an integer from 2 to 10"),
+        (lambda _: copy(0), "'copy': seq_len is 0; it must be an integer, 1 or more"),
+        (lambda _: copy(5, symbols=1), "symbols is 1; it must be an integer, 2 or more"),
+        (lambda _: copy(5, copy_length=0), "copy_length is 0; it must be an integer, 1 or more"),
+        (lambda _: text(0), "'text': seq_len is 0"),
+        (lambda _: text(10**6), "seq_len is 1000000, but the train part of the text of pydoc_data.topics has"),
+        (lambda _: text(5).sample(KEY, 2, "tset"), "unknown split 'tset'; did you mean 'test'?"),
+        (lambda d: text(5, path=d / "none.txt"), r"text file '.*none.txt' cannot be read: No such file or directory"),
+        (lambda d: text(5, path=d), "cannot be read: Is a directory"),
+        (lambda d: text(5, path=bad_file(d, b"")), r"'.*bad.txt' has 0 characters; it must have 20 or more"),
+        (
+            lambda d: text(5, path=bad_file(d, b"x" * 99)),
+            "the validation part of .* has 5 characters; it must be",
+        ),
+        (lambda d: text(5, path=bad_file(d, b"caf\xe9" * 9)), "is not UTF-8 text: byte 3 is 0xe9"),
+        (lambda _: fit_ngram(np.zeros(3, int), 4, 2), "order is 4; it must be 1 to 3"),
+    ],
+)
+def test_bad_values_are_refused_in_one_line(make, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as error:
+        make(tmp_path)
+    assert "\n" not in str(error.value)
