@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from rnnjax.cells.gated import gated
 from rnnjax.initializers import Initializer, chrono, constant, glorot, orthogonal, uniform_sqrt
-from rnnjax.types import Array, Cell
+from rnnjax.types import Array, Cell, Params
 
 sigmoid = jax.nn.sigmoid
 
@@ -55,13 +55,11 @@ def lstm(
     def minus_forget(key, shape, dtype):
         return -forget(key, shape, dtype)
 
-    bias = {"f": forget}
-    if chrono_t_max is not None or coupled:
-        bias["i"] = minus_forget
+    bias = {"i": minus_forget} if coupled else {"f": forget}
     gate = (lambda s: s) if peepholes else sigmoid  # with peepholes the gate is closed inside `update`
     activations = {"i": gate, "f": gate, "g": jnp.tanh, "o": gate}
     if coupled:
-        del activations["f"], bias["f"]
+        del activations["f"]
 
     def update(params, carry, *, i, g, o, f=None):
         if peepholes:
@@ -73,7 +71,7 @@ def lstm(
         return LSTMCarry(c, o * jnp.tanh(c))
 
     peephole_names = () if not peepholes else ("p_i", "p_o") if coupled else ("p_i", "p_f", "p_o")
-    return gated(
+    cell = gated(
         hidden_size,
         activations,
         update,
@@ -83,3 +81,12 @@ def lstm(
         bias=bias,
         vectors={name: uniform_sqrt(hidden_size) for name in peephole_names},
     )
+    if chrono_t_max is None or coupled:
+        return cell
+
+    def init(key: Array, input_size: int) -> Params:
+        params = cell.init(key, input_size)
+        _, b_f, b_g, b_o = jnp.split(params["b"], 4)
+        return params | {"b": jnp.concatenate([-b_f, b_f, b_g, b_o])}  # b_i is minus the very b_f that was drawn
+
+    return cell._replace(init=init)

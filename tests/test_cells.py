@@ -1,0 +1,320 @@
+"""Every cell against oracles written by others: Flax, PyTorch, the papers' equations in numpy, finite differences."""
+
+import math
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.test_util import check_grads
+
+from rnnjax import initializers
+from rnnjax.cells import CELLS, LSTMCarry, gru, gru_cho, irnn, lstm, mgu, rnn
+from rnnjax.unroll import unroll
+
+T, B, D, H = 6, 3, 3, 4
+TORCH = np.load(Path(__file__).parent / "data" / "torch_vectors.npz", allow_pickle=False)
+
+
+def close(actual, expected, tolerance=1e-5):
+    """Leaf by leaf, relative to the largest entry of the leaf where that is above 1."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for path, e in jax.tree.leaves_with_path(expected):
+        a = dict(jax.tree.leaves_with_path(actual))[path]
+        scale = max(1.0, float(np.max(np.abs(e), initial=0)))
+        np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * scale, err_msg=jax.tree_util.keystr(path))
+
+
+def normal(*shape, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+# PyTorch: the layers of stored vectors, composed by hand from `unroll`.
+
+
+@pytest.mark.parametrize("method", ["scan", "deferred"])
+@pytest.mark.parametrize("kind", ["rnn_tanh", "rnn_relu", "lstm", "gru"])
+def test_stored_pytorch_vectors(kind, method):
+    cases = {}
+    for name, array in ((n, TORCH[n]) for n in TORCH.files if n.startswith(f"{kind}-")):
+        case, _, rest = name.partition("/")
+        cases.setdefault(case, {})[rest] = array
+    assert len(cases) == 4  # one and two layers, uni- and bidirectional
+
+    def loss(given, case):
+        v = cases[case]
+        ys = torch_layers(kind, method, given, v["lengths"], 2 if case.endswith("bi") else 1)
+        return sum(jnp.sum(v[f"d{name}"] * y) for name, y in ys.items()), ys
+
+    given = {case: {n.removeprefix("grad/"): v[n.removeprefix("grad/")] for n in v if n.startswith("grad/")}
+             for case, v in cases.items()}  # fmt: skip
+    run = jax.jit(lambda given: {c: jax.value_and_grad(loss, has_aux=True)(given[c], c) for c in cases})
+    for case, ((_, ys), gradients) in run(given).items():
+        close(ys, {name: cases[case][name] for name in ys})
+        close(gradients, {name: cases[case][f"grad/{name}"] for name in gradients})
+
+
+def torch_layers(kind, method, given, lengths, directions):
+    """nn.RNN, nn.LSTM or nn.GRU on packed sequences: {"ys", "h_n", "c_n"} from weights, xs, h0 and c0."""
+    make = {"rnn_tanh": rnn, "rnn_relu": lambda H: rnn(H, activation="relu"), "lstm": lstm, "gru": gru}[kind]
+    xs, final = given["xs"], []
+    for layer in range(given["h0"].shape[0] // directions):
+        sides = []
+        for direction in range(directions):
+            suffix = f"l{layer}{'_reverse' if direction else ''}"
+            row = layer * directions + direction
+            carry = LSTMCarry(given["c0"][row], given["h0"][row]) if kind == "lstm" else given["h0"][row]
+            params = from_torch(kind, {n: given[f"{n}_{suffix}"] for n in TORCH_WEIGHTS})
+            options = {"lengths": lengths, "reverse": direction == 1, "method": method}
+            carry, ys = unroll(make(H), params, xs, carry, **options)
+            final.append(carry)
+            sides.append(ys)
+        xs = jnp.concatenate(sides, axis=-1)
+    h_n = {"h_n": jnp.stack([getattr(c, "h", c) for c in final])}
+    return {"ys": xs} | h_n | ({"c_n": jnp.stack([c.c for c in final])} if kind == "lstm" else {})
+
+
+TORCH_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def from_torch(kind, w):
+    """PyTorch's order of gates is ours, i f g o and r z n. Its two biases add up, but for b_hn, our b_h."""
+    params = {"W_x": w["weight_ih"].T, "W_h": w["weight_hh"].T}
+    if kind != "gru":
+        return params | {"b": w["bias_ih"] + w["bias_hh"]}
+    b_hr_hz, b_hn = jnp.split(w["bias_hh"], [2 * H])
+    return params | {"b": w["bias_ih"] + jnp.concatenate([b_hr_hz, jnp.zeros(H)]), "b_h": b_hn}
+
+
+# Flax: our parameters laid out as each namesake wants them, so that one gradient covers both.
+
+
+def linen(module):
+    return lambda weights, carry, x: module.apply({"params": weights}, carry, x)
+
+
+def from_nnx(make):
+    graphdef, state = nnx.split(make(D, H, rngs=nnx.Rngs(0)))
+
+    def apply(weights, carry, x):
+        nnx.replace_by_pure_dict(state, weights)
+        return nnx.merge(graphdef, state)(carry, x)
+
+    return apply
+
+
+def dense(p, bias_of="dense_i"):
+    weights = {"dense_i": {"kernel": p["W_x"]}, "dense_h": {"kernel": p["W_h"]}}
+    weights[bias_of]["bias"] = p["b"]
+    return weights
+
+
+def per_gate(p, names, bias_side):
+    """{"ii": {"kernel": ..}, "hi": {"kernel": .., "bias": ..}, ..}: one Dense a gate and side."""
+    blocks = {side: jnp.split(p[W], len(names), axis=-1) for side, W in (("i", "W_x"), ("h", "W_h"))}
+    weights = {s + n: {"kernel": k} for s, ks in blocks.items() for n, k in zip(names, ks, strict=True)}
+    for name, b in zip(names, jnp.split(p["b"], len(names)), strict=True):
+        weights[bias_side + name]["bias"] = b
+    if "b_h" in p:
+        weights["hn"]["bias"] = p["b_h"]
+    return weights
+
+
+def per_gate_nnx(p):
+    return {"if_" if name == "if" else name: w for name, w in per_gate(p, "ifgo", "h").items()}
+
+
+FLAX = {
+    "nnx.SimpleCell": (rnn, lambda: from_nnx(nnx.SimpleCell), dense),
+    "nnx.LSTMCell": (lstm, lambda: from_nnx(nnx.LSTMCell), per_gate_nnx),
+    "nnx.OptimizedLSTMCell": (lstm, lambda: from_nnx(nnx.OptimizedLSTMCell), lambda p: dense(p, "dense_h")),
+    "nnx.GRUCell": (gru, lambda: from_nnx(nnx.GRUCell), dense),  # has no b_h
+    "linen.SimpleCell": (rnn, lambda: linen(nn.SimpleCell(H)),
+                         lambda p: {"i": dense(p)["dense_i"], "h": dense(p)["dense_h"]}),
+    "linen.LSTMCell": (lstm, lambda: linen(nn.LSTMCell(H)), lambda p: per_gate(p, "ifgo", "h")),
+    "linen.GRUCell": (gru, lambda: linen(nn.GRUCell(H)), lambda p: per_gate(p, "rzn", "i")),
+    "linen.MGUCell": (mgu, lambda: linen(nn.MGUCell(H)), lambda p: per_gate(p, "fn", "i")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLAX)
+def test_flax_namesake(name, random_params):
+    make, theirs, weights = FLAX[name]
+    cell, apply = make(H), theirs()
+    params = random_params(cell, D)
+    without = {"b_h": jnp.zeros(H)} if name == "nnx.GRUCell" else {}
+    params = {n: a for n, a in params.items() if n not in without}
+    xs, dys, h0 = normal(T, B, D), normal(T, B, H, seed=1), normal(B, H, seed=2)
+    carry = LSTMCarry(h0[::-1], h0) if make is lstm else h0
+
+    def flax_loss(params, xs, carry):
+        carry = tuple(carry) if make is lstm else carry
+        carry, ys = jax.lax.scan(lambda carry, x: apply(weights(params), carry, x), carry, xs)
+        return jnp.sum(ys * dys), (LSTMCarry(*carry) if make is lstm else carry, ys)
+
+    def loss(params, xs, carry):
+        carry, ys = unroll(cell, params | without, xs, carry)
+        return jnp.sum(ys * dys), (carry, ys)
+
+    run = jax.jit(lambda *args: [jax.value_and_grad(f, (0, 1, 2), has_aux=True)(*args) for f in (loss, flax_loss)])
+    ours, expected = run(params, xs, carry)
+    close(ours, expected)
+
+
+# The papers' equations in numpy, float64, where Flax and PyTorch have no such cell.
+
+
+def sigma(s):
+    return 1 / (1 + np.exp(-s))
+
+
+def blocks(p, n):
+    return [np.split(p[name], n, axis=-1) for name in ("W_x", "W_h", "b")]
+
+
+def cho(p, h, x):
+    """Cho et al. (2014), eqs. 5-8: the reset gate multiplies h before U does, and z keeps the old state."""
+    (W_r, W_z, W), (U_r, U_z, U), (b_r, b_z, b) = blocks(p, 3)
+    r = sigma(x @ W_r + h @ U_r + b_r)
+    z = sigma(x @ W_z + h @ U_z + b_z)
+    candidate = np.tanh(x @ W + (r * h) @ U + b)
+    return z * h + (1 - z) * candidate
+
+
+def peephole_lstm(p, carry, x):
+    """Gers & Schmidhuber (2000): i and f see c_{t-1}, o sees c_t."""
+    (W_i, W_f, W_g, W_o), (U_i, U_f, U_g, U_o), (b_i, b_f, b_g, b_o) = blocks(p, 4)
+    c, h = carry
+    i = sigma(x @ W_i + h @ U_i + p["p_i"] * c + b_i)
+    f = sigma(x @ W_f + h @ U_f + p["p_f"] * c + b_f)
+    c = f * c + i * np.tanh(x @ W_g + h @ U_g + b_g)
+    o = sigma(x @ W_o + h @ U_o + p["p_o"] * c + b_o)
+    return LSTMCarry(c, o * np.tanh(c))
+
+
+def coupled_lstm(p, carry, x):
+    """Greff et al. (2015), CIFG: f_t = 1 - i_t."""
+    (W_i, W_g, W_o), (U_i, U_g, U_o), (b_i, b_g, b_o) = blocks(p, 3)
+    c, h = carry
+    i = sigma(x @ W_i + h @ U_i + b_i)
+    c = (1 - i) * c + i * np.tanh(x @ W_g + h @ U_g + b_g)
+    return LSTMCarry(c, sigma(x @ W_o + h @ U_o + b_o) * np.tanh(c))
+
+
+def coupled_peephole_lstm(p, carry, x):
+    """Both: the coupled gate sees c_{t-1} through p_i, o sees c_t through p_o."""
+    (W_i, W_g, W_o), (U_i, U_g, U_o), (b_i, b_g, b_o) = blocks(p, 3)
+    c, h = carry
+    i = sigma(x @ W_i + h @ U_i + p["p_i"] * c + b_i)
+    c = (1 - i) * c + i * np.tanh(x @ W_g + h @ U_g + b_g)
+    return LSTMCarry(c, sigma(x @ W_o + h @ U_o + p["p_o"] * c + b_o) * np.tanh(c))
+
+
+NUMPY = {
+    "gru_cho": (gru_cho(H), cho),
+    "irnn": (irnn(H), lambda p, h, x: np.maximum(0, x @ p["W_x"] + h @ p["W_h"] + p["b"])),
+    "rnn-sigmoid": (rnn(H, activation="sigmoid"), lambda p, h, x: sigma(x @ p["W_x"] + h @ p["W_h"] + p["b"])),
+    "lstm-peepholes": (lstm(H, peepholes=True), peephole_lstm),
+    "lstm-coupled": (lstm(H, coupled=True), coupled_lstm),
+    "lstm-coupled-peepholes": (lstm(H, coupled=True, peepholes=True), coupled_peephole_lstm),
+}
+
+
+@pytest.mark.parametrize("name", NUMPY)
+def test_the_papers_equation(name, random_params):
+    cell, oracle = NUMPY[name]
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda a: a.astype(np.float64), random_params(cell, D))
+        xs = normal(T, B, D, dtype=np.float64)
+        carry = jax.tree.map(lambda a: np.asarray(a) + 0.3, cell.initial_carry((B,)))
+        last, ys = jax.jit(lambda p, xs, c: unroll(cell, p, xs, c))(params, xs, carry)
+        expected = []
+        for x in xs:
+            carry = oracle(params, carry, x)
+            expected.append(getattr(carry, "h", carry))
+        assert ys.dtype == np.float64
+        close((last, ys), (carry, np.stack(expected)), 1e-12)
+
+
+# Every cell in the table: finite differences, and what a caller may count on.
+
+
+def test_gradients_against_finite_differences(cell, random_params):
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda a: a.astype(np.float64), random_params(cell, D))
+        xs = normal(3, 2, D, dtype=np.float64)
+        carry = jax.tree.map(lambda a: normal(*a.shape, seed=1, dtype=a.dtype), cell.initial_carry((2,)))
+
+        def check(method, modes):
+            run = jax.jit(lambda *args: unroll(cell, args[0], args[1], args[2], method=method))
+            check_grads(run, (params, xs, carry), order=1, modes=modes, atol=1e-6, rtol=1e-6)
+
+        check("scan", ("fwd", "rev"))
+        if cell.gates is not None:
+            check("deferred", ("rev",))
+
+
+def test_forms_that_are_refused():
+    with pytest.raises(ValueError, match=r"unknown activation 'selu'; allowed: tanh, relu, sigmoid"):
+        rnn(H, activation="selu")
+
+
+# Initial values.
+
+
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "gru_cho", "mgu"])
+def test_initial_matrices_gate_by_gate(name):
+    D, H, gains = 24, 16, jnp.array([0.5, 1.0, 1.7])
+    params = jax.vmap(lambda gain: CELLS[name](H, gain=gain).init(jax.random.key(0), D))(gains)  # gain is traced
+    W_h = params["W_h"].reshape(3, H, -1, H)
+    squared = jnp.einsum("khgi,khgj->kgij", W_h, W_h)
+    close(squared, jnp.broadcast_to(gains[:, None, None, None] ** 2 * jnp.eye(H), squared.shape), 1e-5)
+    W_x = params["W_x"][0].reshape(D, -1, H)
+    bound = math.sqrt(6 / (D + H))  # Glorot's fan-out is H, not G H
+    assert np.all(np.abs(W_x) <= bound) and np.all(np.max(np.abs(W_x), axis=(0, 2)) > 0.95 * bound)
+    for W in (W_x, W_h[0]):
+        for gate in range(1, W.shape[1]):
+            assert not np.allclose(W[:, 0], W[:, gate])  # each gate has a key of its own
+    np.testing.assert_array_equal(params["W_x"][0], params["W_x"][2])
+
+
+def test_irnn_starts_as_the_identity():
+    params = jax.vmap(lambda gain: irnn(32, gain=gain).init(jax.random.key(0), 64))(jnp.array([1.0, 0.3]))
+    np.testing.assert_array_equal(params["W_h"], np.array([1.0, 0.3], np.float32)[:, None, None] * np.eye(32))
+    np.testing.assert_allclose(np.std(params["W_x"][0]), 0.001, rtol=0.1)
+    assert not np.any(params["b"])
+
+
+def test_initial_biases():
+    def bias(cell):
+        return np.asarray(cell.init(jax.random.key(0), D)["b"]).reshape(-1, H)
+
+    np.testing.assert_array_equal(bias(lstm(H)), np.outer([0, 1, 0, 0], np.ones(H)))
+    np.testing.assert_array_equal(bias(lstm(H, forget_bias=2.5)), np.outer([0, 2.5, 0, 0], np.ones(H)))
+    np.testing.assert_array_equal(bias(lstm(H, coupled=True, forget_bias=2.0)), np.outer([-2, 0, 0], np.ones(H)))
+    np.testing.assert_array_equal(bias(mgu(H, forget_bias=3.0)), np.outer([3, 0], np.ones(H)))
+    swept = jax.vmap(lambda b: lstm(H, forget_bias=b).init(jax.random.key(0), D)["b"])(jnp.array([0.0, 1.0]))
+    np.testing.assert_array_equal(swept.sum(1), [0, H])  # traced
+    for name in ("rnn", "irnn", "gru", "gru_cho"):
+        assert not np.any(bias(CELLS[name](H))), name
+
+
+def test_chrono_biases():
+    b = np.asarray(lstm(512, chrono_t_max=50.0, w_h=initializers.zeros).init(jax.random.key(0), D)["b"])
+    b_i, b_f, b_g, b_o = np.split(b, 4)
+    assert not np.any(b_g) and not np.any(b_o)
+    np.testing.assert_array_equal(b_i, -b_f)
+    timescale = np.exp(b_f)  # uniform on [1, T_max - 1]
+    assert 1 <= timescale.min() < 1.5 and 48.5 < timescale.max() <= 49.001
+    np.testing.assert_allclose(np.quantile(timescale, [0.25, 0.5, 0.75]), [13, 25, 37], atol=2.5)
+    coupled = np.split(lstm(H, chrono_t_max=50.0, coupled=True).init(jax.random.key(0), D)["b"], 3)[0]
+    assert np.all(coupled <= 0) and np.all(coupled >= -math.log(49))
+
+
+def test_uniform_as_pytorch_draws():
+    w = initializers.uniform_sqrt(16)(jax.random.key(0), (40, 100))
+    assert np.max(np.abs(w)) <= 0.25
+    np.testing.assert_allclose([np.mean(w), np.std(w)], [0, 0.25 / math.sqrt(3)], atol=0.01)
