@@ -1,0 +1,185 @@
+"""Settings on the command line: --config=FILE and --config.NAME=VALUE, and one line for whatever is wrong with them."""
+
+import dataclasses
+import re
+import runpy
+import sys
+import types
+import typing
+from pathlib import Path
+
+from absl import app, flags
+
+from rnnjax import config as configs
+from rnnjax import runs
+
+flags.disclaim_key_flags()  # --helpshort then lists the settings as the launcher's own
+
+FIELDS = {field.name: field for field in dataclasses.fields(configs.Config)}
+TYPES = typing.get_type_hints(configs.Config)
+ALLOWED = {bool: "true or false", int: "an integer", float: "a number", str: "a string", types.NoneType: "none"}
+
+
+class BadSetting(ValueError):
+    """A setting or flag that cannot be, in one line: exit code 2."""
+
+
+def define_config(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines --config and a --config.NAME for every field of `Config`."""
+    file_help = "a Python file with get_config() -> rnnjax.config.Config; the defaults below if not given"
+    flags.DEFINE_string("config", None, file_help, flag_values=flag_values)
+    for name, field in FIELDS.items():
+        doc = field.metadata.get("doc", "")
+        flags.DEFINE(_SettingParser(name), f"config.{name}", None, doc, flag_values=flag_values)
+
+
+def load_config(flag_values: flags.FlagValues = flags.FLAGS) -> configs.Config:
+    """The config of the file --config, or the defaults, with every --config.NAME=VALUE put in. Raises BadSetting."""
+    file = flag_values["config"].value
+    config = configs.Config() if file is None else _from_file(file)
+    given = {name: flag_values[f"config.{name}"] for name in FIELDS}
+    given = {name: flag.value for name, flag in given.items() if not flag.using_default_value}
+    return checked(dataclasses.replace(config, **given))
+
+
+def parse_setting(name: str, text: str):
+    """The value that `text` means for the setting `name`, as `--config.NAME=TEXT` does. Raises BadSetting."""
+    if name not in FIELDS:
+        raise BadSetting(_unknown_setting(name))
+    for kind in _types_of(name):
+        parsed, value = _parse(kind, text)
+        if parsed:
+            return value
+    raise BadSetting(f"--config.{name}={text}: allowed: {_allowed(name)}")
+
+
+def checked(config: configs.Config) -> configs.Config:
+    """The config, once its types and values are right; an integer for a float field becomes one. Raises BadSetting."""
+    for name in FIELDS:
+        value, kinds = getattr(config, name), _types_of(name)
+        if float in kinds and type(value) is int:
+            config = dataclasses.replace(config, **{name: float(value)})
+        elif type(value) not in kinds:
+            raise BadSetting(f"config.{name}={value!r}: allowed: {_allowed(name)}")
+    try:
+        configs.check(config)
+    except (ValueError, TypeError, OSError) as error:
+        # The library says `lr=nan` or `unknown cell 'lsmt'`: say where it is set.
+        setting = rf"^(unknown )?({'|'.join(FIELDS)})(?=[ =])"
+        raise BadSetting(re.sub(setting, r"\1config.\2", str(error))) from error
+    return config
+
+
+def main_with_errors(
+    main, argv: list[str] | None = None, flag_values: flags.FlagValues = flags.FLAGS
+) -> typing.NoReturn:
+    """Parses the flags, calls `main(argv)` and exits with what it returns (None: 0).
+
+    Bad flags and settings, and a run directory that cannot be used, are one line on stderr and exit code 2; a
+    directory in use, a full disk or another failing file is one line and 1; Ctrl-C is 75. A bug keeps its traceback.
+    `absl.app.run` would print the usage too, exit with 1, and turn on the INFO messages of every library.
+    """
+    try:
+        sys.exit(main(_parse_flags(sys.argv if argv is None else argv, flag_values)))
+    except (BadSetting, flags.Error, app.UsageError, runs.RunRefused) as error:
+        _fail(error, runs.EXIT_BAD_FLAGS)
+    except (runs.RunBusy, OSError) as error:
+        _fail(error, runs.EXIT_ERROR)
+    except KeyboardInterrupt:
+        _fail("interrupted", runs.EXIT_STOPPED)
+
+
+class _SettingParser(flags.ArgumentParser):
+    def __init__(self, name):
+        self.name = name
+        self.syntactic_help = f"{_allowed(name)}; default: {_shown(FIELDS[name].default)}"
+
+    def parse(self, argument):
+        return parse_setting(self.name, argument)
+
+    def flag_type(self):
+        return _allowed(self.name)
+
+
+def _parse_flags(argv, flag_values):
+    app.define_help_flags()
+    try:
+        rest = flag_values(argv)
+    except flags.IllegalFlagValueError as error:
+        # absl puts its own name of the flag before the one line of ours.
+        raise error.__context__ if isinstance(error.__context__, BadSetting) else error from None
+    except flags.UnrecognizedFlagError as error:
+        raise BadSetting(_unknown_flag(error.flagname, flag_values)) from None
+    except SystemExit:
+        sys.exit(runs.EXIT_DONE)  # --help, which absl ends with 1
+    if len(rest) > 1:
+        raise BadSetting(f"unexpected argument {rest[1]!r}; allowed: --NAME=VALUE, see --helpshort")
+    return rest
+
+
+def _from_file(file):
+    path = Path(file)
+    if not path.is_file():
+        beside = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise BadSetting(f"--config={file}: no such file{configs.nearest(str(path), beside)}")
+    try:
+        config = runpy.run_path(str(path))["get_config"]()  # runpy: an import would write a __pycache__ beside it
+    except KeyError as error:
+        if error.args != ("get_config",):
+            raise BadSetting(f"--config={file}: {type(error).__name__}: {error}") from error
+        raise BadSetting(f"--config={file} has no get_config(); allowed: get_config() -> Config") from None
+    except (Exception, SystemExit) as error:
+        unknown = re.search(r"Config.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        reason = _unknown_setting(unknown[1]) if unknown else f"{type(error).__name__}: {error}"
+        raise BadSetting(f"--config={file}: {reason}") from error
+    if not isinstance(config, configs.Config):
+        raise BadSetting(
+            f"--config={file}: get_config() returns {type(config).__name__}; allowed: rnnjax.config.Config"
+        )
+    return config
+
+
+def _unknown_setting(name):
+    hint = configs.nearest(name, FIELDS) or f"; settings: {', '.join(FIELDS)}"
+    return f"unknown setting config.{name}{hint}"
+
+
+def _unknown_flag(name, flag_values):
+    if name.startswith("config."):
+        return _unknown_setting(name.removeprefix("config."))
+    if name in FIELDS:
+        return f"unknown flag --{name}; did you mean '--config.{name}'?"
+    known = [f"--{other}" for other in flag_values if not other.startswith("config.")]
+    return f"unknown flag --{name}{configs.nearest(f'--{name}', known) or '; see --helpshort'}"
+
+
+def _types_of(name):
+    """`none` is tried first and a string last: it takes anything."""
+    kinds = typing.get_args(TYPES[name]) or (TYPES[name],)
+    return sorted(kinds, key=[types.NoneType, bool, int, float, str].index)
+
+
+def _parse(kind, text):
+    words = {types.NoneType: {"none": None}, bool: {"true": True, "false": False}}.get(kind)
+    if words is not None:
+        word = text.lower()
+        return word in words, words.get(word)
+    try:
+        return True, kind(text)
+    except ValueError:
+        return False, None
+
+
+def _allowed(name):
+    return " or ".join(ALLOWED[kind] for kind in reversed(_types_of(name)))
+
+
+def _shown(value):
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _fail(error, code):
+    line = " ".join(str(error).split())
+    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    print(f"error: {printable}", file=sys.stderr)
+    sys.exit(code)

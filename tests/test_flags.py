@@ -1,0 +1,176 @@
+"""A bad flag, setting or config file is one line that says what is allowed, exit code 2, and nothing written."""
+
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from rnnjax import runs
+from rnnjax.config import Config
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from experiments import flags as settings  # noqa: E402
+
+FILES = {
+    "good.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(lr=1, seq_len=20)\n",
+    "three.py": "def get_config():\n    return 3\n",
+    "empty.py": "",
+    "broken.py": "def get_config(:\n",
+    "raises.py": "def get_config():\n    return {}['x']\n",
+    "unknown.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(hiden_size=3)\n",
+    "wrong_type.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(hidden_size=True)\n",
+    "not_a_number.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(lr=float('nan'))\n",
+}
+
+BAD = {
+    "--config.hiden_size=3": "unknown setting config.hiden_size; did you mean 'hidden_size'?",
+    "--config.qqqqqqq=3": "settings: task, variant, seq_len",
+    "--config.lr=fast": "--config.lr=fast: allowed: a number",
+    "--config.lr=": "--config.lr=: allowed: a number",
+    "--config.lr": "--config.lr",
+    "--config.lr=nan": "config.lr=nan; allowed: a finite number above 0",
+    "--config.gain=inf": "config.gain=inf; allowed: finite",
+    "--config.hidden_size=-3": "config.hidden_size=-3; allowed: 1 or more",
+    "--config.steps=1.5": "--config.steps=1.5: allowed: an integer",
+    "--config.seed=none": "--config.seed=none: allowed: an integer",
+    "--config.residual=maybe": "--config.residual=maybe: allowed: true or false",
+    "--config.cell=lsmt": "unknown config.cell 'lsmt'; did you mean 'lstm'?",
+    "--config.cell=a\n\x1b[31m": "unknown config.cell",
+    "--config.seq_len=1": "seq_len",
+    "--wrkdir=x": "unknown flag --wrkdir; did you mean '--workdir'?",
+    "--lr=3": "unknown flag --lr; did you mean '--config.lr'?",
+    "config.lr=3": "unexpected argument 'config.lr=3'",
+    "--config=goood.py": "no such file; did you mean 'good.py'?",
+    "--config=three.py": "get_config() returns int; allowed: rnnjax.config.Config",
+    "--config=empty.py": "no get_config()",
+    "--config=broken.py": "broken.py: SyntaxError",
+    "--config=raises.py": "raises.py: KeyError",
+    "--config=unknown.py": "unknown setting config.hiden_size; did you mean 'hidden_size'?",
+    "--config=wrong_type.py": "config.hidden_size=True: allowed: an integer",
+    "--config=not_a_number.py": "config.lr=nan; allowed: a finite number above 0",
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def launch(arguments, main=None):
+    """The exit code, and the config that a launcher's main sees."""
+    values, seen = flags.FlagValues(), []
+    settings.define_config(values)
+    flags.DEFINE_string("workdir", None, "where to run", flag_values=values)
+
+    def load_and_write(argv):
+        seen.append(settings.load_config(values))
+        Path("written").touch()
+
+    with pytest.raises(SystemExit) as exit_:
+        settings.main_with_errors(main or load_and_write, ["launcher", *arguments], values)
+    return exit_.value.code or 0, *seen
+
+
+@pytest.mark.parametrize("argument", BAD)
+def test_bad_flag(argument, folder, capsys):
+    (code,) = launch([argument])
+    out, err = capsys.readouterr()
+    assert code == 2 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1 and err[:-1].isprintable()
+    assert BAD[argument] in err
+    assert {path.name for path in folder.iterdir()} == set(FILES)
+
+
+def test_settings_override_the_file():
+    assert launch([]) == (0, Config())
+
+
+def test_every_kind_of_value(folder):
+    arguments = ["cell=gru", "lr=3e-4", "hidden_size=7", "residual=true", "gradient_flow=FALSE", "gain=none"]
+    code, config = launch(["--config=good.py", *(f"--config.{argument}" for argument in arguments)])
+    expected = Config(seq_len=20, cell="gru", lr=3e-4, hidden_size=7, residual=True, gradient_flow=False, gain=None)
+    assert (code, config) == (0, expected)
+    code, config = launch(["--config=good.py", "--config.gain", "2"])
+    assert (code, config) == (0, Config(seq_len=20, lr=1.0, gain=2.0))
+    assert type(config.gain) is float and type(config.lr) is float  # 1 in the file, 2 on the command line
+
+
+def test_parse_setting():
+    assert settings.parse_setting("variant", "none") is None
+    assert settings.parse_setting("peepholes", "true") is True
+    assert math.isnan(settings.parse_setting("lr", "nan"))  # of a number's type; `checked` refuses its value
+    with pytest.raises(settings.BadSetting, match="did you mean 'seq_len'"):
+        settings.parse_setting("seqlen", "3")
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (runs.RunRefused("x"), 2),
+        (settings.BadSetting("x"), 2),
+        (runs.RunBusy("x"), 1),
+        (OSError(28, "No space left on device"), 1),
+        (KeyboardInterrupt(), 75),
+    ],
+)
+def test_errors_of_a_run(error, code, capsys):
+    def main(argv):
+        raise error
+
+    assert launch([], main) == (code,)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_exit_code_is_what_main_returns():
+    assert launch([], lambda argv: runs.EXIT_STOPPED) == (75,)
+
+
+def test_a_bug_keeps_its_traceback():
+    def main(argv):
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        settings.main_with_errors(main, ["launcher"], flags.FlagValues())
+
+
+def test_launcher_as_a_process(folder):
+    launcher = folder / "launcher.py"
+    launcher.write_text(
+        f"""'''Says what it does.'''
+import sys
+sys.path.insert(0, {str(ROOT / "experiments")!r})
+import flags
+from absl import flags as absl_flags
+flags.define_config()
+absl_flags.DEFINE_string("workdir", None, "where to run")
+flags.main_with_errors(lambda argv: print(flags.load_config()))
+"""
+    )
+    before = set(os.listdir(folder))
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+
+    def launched(*arguments):
+        return subprocess.run(
+            [sys.executable, "launcher.py", *arguments], capture_output=True, text=True, env=environment, cwd=folder
+        )
+
+    help_ = launched("--helpshort")
+    lines = " ".join(help_.stdout.split())
+    assert help_.returncode == 0 and "Says what it does." in lines and "--workdir" in lines
+    for field in dataclasses.fields(Config):
+        assert f"--config.{field.name}: {' '.join(field.metadata['doc'].split())}" in lines
+        default = {None: "none", True: "true", False: "false"}.get(field.default, str(field.default))
+        default = str(field.default) if type(field.default) in (int, float) else default
+        assert f"; default: {default})" in lines.split(f"--config.{field.name}: ")[1].split(" --config.")[0]
+    bad = launched("--config=good.py", "--config.lr=fast")
+    assert (bad.returncode, bad.stdout, bad.stderr) == (2, "", "error: --config.lr=fast: allowed: a number\n")
+    assert set(os.listdir(folder)) == before
