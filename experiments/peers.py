@@ -312,7 +312,7 @@ def torch_nn(case: Case, seed: int = 0) -> Contender:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return Contender(check, {"call": forward}, {"call": step}, case.cell)
+    return Contender(check, _torch_ways(forward), _torch_ways(step), case.cell)
 
 
 def torch_norms(case: Case) -> Contender:
@@ -349,7 +349,7 @@ def torch_norms(case: Case) -> Contender:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return Contender(check, {}, {"call": step}, case.cell)
+    return Contender(check, {}, _torch_ways(step), case.cell)
 
 
 def torch_sweep(case: Case, runs: int, first: int) -> Contender:
@@ -535,6 +535,22 @@ def _rnnjax_apply(cell):
     from rnnjax.unroll import unroll
 
     return lambda params, xs, **options: unroll(cell, params, xs, outputs="last", **options)[1]
+
+
+def _torch_ways(run):
+    """With all the threads of the process, and with one: on small layers that may be faster."""
+    import torch
+
+    def with_threads(threads):
+        def limited(n):
+            torch.set_num_threads(threads)
+            run(n)
+
+        return limited
+
+    threads = torch.get_num_threads()
+    ways = {"call": with_threads(threads)}
+    return ways | {"call, one thread": with_threads(1)} if threads > 1 else ways
 
 
 def _torch_load(module, weights, suffix):

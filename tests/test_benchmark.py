@@ -1,0 +1,63 @@
+"""The contenders of the benchmark run the same layer, and the benchmark turns their times into tables."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
+sys.path.insert(0, str(EXPERIMENTS))
+
+import peers  # noqa: E402
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+LIBRARIES = {"haiku": "haiku", "equinox": "equinox", "keras": "keras", "torch": "torch"}
+VARIANTS = {("haiku", "rnn"): "rnn_relu", ("haiku", "gru"): "gru_cho"}
+PAIRS = [("lstm", name) for name in peers.LAYERS if not name.startswith(("rnnjax", "jax"))]
+PAIRS += [("gru", "keras"), ("gru", "haiku"), ("gru", "torch"), ("rnn", "haiku"), ("rnn", "torch")]
+
+
+@pytest.mark.parametrize(("cell", "name"), PAIRS)
+def test_peers_compute_the_same_loss_and_gradient_norm(cell, name):
+    pytest.importorskip(LIBRARIES.get(name, "jax"))
+    case = peers.Case(cell, B=2, T=4, I=3, H=5)
+    contender = peers.LAYERS[name][1](case)
+    assert contender.same_as == VARIANTS.get((name, cell), cell)
+    assert contender.check() == pytest.approx(peers.rnnjax(case, variant=contender.same_as).check(), rel=1e-5)
+
+
+def test_gradient_norms_over_time_equal_those_of_a_pytorch_loop():
+    pytest.importorskip("torch")
+    case = peers.Case("lstm", B=2, T=4, I=3, H=5)
+    assert peers.rnnjax_norms(case).check() == pytest.approx(peers.torch_norms(case).check(), rel=1e-5)
+
+
+def test_cudnn_weights_are_laid_out_as_jax_reads_them():
+    rnn = pytest.importorskip("jax.experimental.rnn")
+    case = peers.Case("lstm", B=2, T=4, I=3, H=5)
+    weights, matrices = peers.cudnn_weights(case)
+    parts = [part[0] for part in rnn.unpack_lstm_weights(weights, case.I, case.H, 1, False)]
+    ours = peers.make_weights(case)
+    for part, name in zip(parts, ("W_x", "W_h", "b"), strict=False):
+        np.testing.assert_array_equal(part.T, ours[name])
+    assert matrices == ours["W_x"].size + ours["W_h"].size
+
+
+def test_flops_count_the_matmuls():
+    assert peers.flops(peers.Case("gru", B=2, T=3, I=4, H=5)) == 2 * 2 * 3 * (4 * 15 + 5 * 15)
+
+
+def test_benchmark_writes_results_tables_and_figure(tmp_path):
+    options = ["--suite=layers", "--cells=rnn", "--shapes=2x3x2x4", "--rounds=1", "--seconds=0.001", "--threads=1"]
+    options += ["--contenders=flax.linen,torch", "--device=cpu", f"--out={tmp_path}"]
+    subprocess.run([sys.executable, str(EXPERIMENTS / "benchmark.py"), *options], check=True, timeout=300)
+    (step,) = (c for c in json.loads((tmp_path / "results.json").read_text())["layers"]["cases"] if c["what"] == "step")
+    assert {"rnnjax", "flax.linen"} <= set(step["times"])
+    ways = step["times"]["rnnjax"]["ways"]
+    assert set(ways) == {"call", "scan"} and all(len(w["seconds"]) == 1 for w in ways.values())
+    assert "rnn (2, 3, 2, 4)" in (tmp_path / "tables.md").read_text()
+    assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
