@@ -1,0 +1,193 @@
+"""Imports only run down the floors of the library, and every public name says what it is."""
+
+import ast
+import inspect
+import pathlib
+import re
+
+import pytest
+
+from rnnjax.cells import CELLS
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# From the ground up. A file or folder may import itself and any floor below in its own tower, and nothing beside it:
+# so a task never imports a cell, and only experiments/ can import what stands on top.
+TOWERS = (
+    (
+        ("types",),
+        ("initializers",),
+        ("tasks", "cells"),
+        ("deferred",),
+        ("unroll",),
+        ("diagnostics",),
+        ("modules",),
+        ("config", "language"),
+        ("training",),
+        ("sweep",),
+    ),
+    (("runs",), ("plotting",)),  # files in, figures out: they know no model, and no library code knows them
+)
+FLOOR = {name: (t, height) for t, tower in enumerate(TOWERS) for height, names in enumerate(tower) for name in names}
+COMMAND_LINE = ("absl", "argparse", "click", "ml_collections")
+
+
+def test_every_import_runs_down():
+    assert forbidden_imports(sources("rnnjax")) == []
+
+
+def test_every_public_name_has_a_docstring():
+    assert missing_docstrings(sources("rnnjax")) == []
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_cell_names_its_source(name):
+    assert names_a_year(inspect.getdoc(CELLS[name])), f"{name}: say who published it, as in 'Elman (1990)'"
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "complaint"),
+    [
+        ("cells/new.py", "from rnnjax.unroll import unroll", "cells may not import unroll"),
+        ("cells/new.py", "from rnnjax import initializers, unroll", "cells may not import unroll"),
+        ("cells/new.py", "from .. import unroll", "cells may not import unroll"),
+        ("cells/new.py", "from ..unroll import make_taps", "cells may not import unroll"),
+        ("cells/new.py", "import rnnjax.unroll as engine", "cells may not import unroll"),
+        ("diagnostics/deep/new.py", "from ...modules import RNN", "diagnostics may not import modules"),
+        ("diagnostics/new.py", "def f():\n    import rnnjax.modules", "diagnostics may not import modules"),
+        ("tasks/new.py", "from rnnjax.cells import lstm", "tasks may not import cells"),
+        ("cells/new.py", "from rnnjax.tasks import TASKS", "cells may not import tasks"),
+        ("modules.py", "from rnnjax.config import Config", "modules may not import config"),
+        ("training.py", "from rnnjax import sweep", "training may not import sweep"),
+        ("training.py", "from rnnjax import runs", "training may not import runs"),
+        ("sweep.py", "from rnnjax.plotting import figure", "sweep may not import plotting"),
+        ("plotting.py", "from rnnjax.training import make_train", "plotting may not import training"),
+        ("training.py", "from experiments import flags", "training may not import experiments"),
+        ("training.py", "from absl import flags", "training may not import absl"),
+        ("cells/__init__.py", "from .new import unroll", None),
+        ("cells/__init__.py", "from . import new", None),
+        ("cells/new.py", "from ..types import Cell", None),
+        ("deferred.py", "from rnnjax.cells.gated import split", None),
+        ("unroll.py", "from rnnjax.deferred import deferred_scan", None),
+        ("plotting.py", "from rnnjax.runs import read_rows", None),
+        ("training.py", "from rnnjax.config import Config", None),
+        ("brand_new.py", "", "rnnjax/brand_new.py: give 'brand_new' a floor in tests/test_structure.py"),
+        ("__init__.py", "from rnnjax.modules import RNN", "rnnjax may not import modules"),
+    ],
+)
+def test_a_planted_import_is_judged_rightly(file, line, complaint):
+    found = forbidden_imports({f"rnnjax/{file}": line})
+    assert found == [] if complaint is None else len(found) == 1 and complaint in found[0]
+
+
+def test_planted_gaps_in_docstrings_are_found():
+    source = '''"""A module."""
+def bare(x): return x
+def _helper(x): return x
+def documented(x):
+    """Says what."""
+class Model:
+    """A model."""
+    def run(self): ...
+    def __init__(self): ...
+    def __call__(self, x): ...
+    def _helper(self): ...
+'''
+    found = missing_docstrings({"rnnjax/new.py": source, "rnnjax/bare.py": "x = 1", "rnnjax/empty/__init__.py": ""})
+    assert found == [
+        "rnnjax/bare.py",
+        "rnnjax/new.py: bare",
+        "rnnjax/new.py: Model.run",
+        "rnnjax/new.py: Model.__call__",
+    ]
+    assert names_a_year("Elman (1990), Finding structure in time.")
+    assert names_a_year("the gate (Gers & Schmidhuber 2000)")
+    assert not names_a_year("the gate (arXiv:2004.01234), from h [2000] in about 1997")
+
+
+def sources(folder):
+    """Path from the root -> source, for every file of a folder."""
+    return {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in sorted((ROOT / folder).rglob("*.py"))}
+
+
+def forbidden_imports(files):
+    """One line for each import of `files` (path -> source) that does not run down."""
+    found = []
+    for path, source in files.items():
+        importer = floor_name(module_name(path))
+        if importer and importer not in FLOOR:
+            found.append(f"{path}: give {importer!r} a floor in tests/test_structure.py")
+            continue
+        targets = {(line, target) for line, module in imported_modules(path, source) if (target := judged(module))}
+        found += [
+            f"{path}:{line}: {importer or 'rnnjax'} may not import {target}"
+            for line, target in sorted(targets)
+            if not allowed(importer, target)
+        ]
+    return found
+
+
+def allowed(importer, target):
+    if importer == target:
+        return True
+    if not importer or target not in FLOOR:
+        return False
+    (tower, height), (other_tower, other_height) = FLOOR[importer], FLOOR[target]
+    return tower == other_tower and other_height < height
+
+
+def judged(module):
+    """The floor that `module` stands on; its first name where that has no place in the library; None for the rest."""
+    first = module.split(".")[0]
+    if first == "rnnjax":
+        return floor_name(module)
+    return first if first in ("experiments", "configs", "tests", *COMMAND_LINE) else None
+
+
+def imported_modules(path, source):
+    """(line, full dotted name) of all that a file imports, at its top, inside functions, or relative to itself."""
+    package = path.split("/")[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = [*base, *(node.module.split(".") if node.module else [])]
+            # `from rnnjax import unroll` names a module, `from rnnjax.unroll import make_taps` a function of one
+            yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
+
+
+def module_name(path):
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def floor_name(module):
+    """rnnjax.cells.lstm -> cells; "" for the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def missing_docstrings(files):
+    """The modules, public functions and classes, and public methods of these, that have no docstring."""
+    found = []
+    for path, source in files.items():
+        tree = ast.parse(source)
+        if tree.body and not ast.get_docstring(tree):
+            found.append(path)
+        found += [f"{path}: {name}" for name, node in public(tree.body) if not ast.get_docstring(node)]
+    return sorted(found, key=lambda line: line.split(":")[0])
+
+
+def public(body, prefix=""):
+    """(dotted name, node) of what does not start with an underscore, `__call__` apart."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if node.name.startswith("_") and node.name != "__call__":
+                continue
+            yield prefix + node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node.body, node.name + ".")
+
+
+def names_a_year(docstring):
+    """Whether it holds a year in parentheses, alone or after names; the digits of an arXiv id are not one."""
+    return re.search(r"\([^()]*(?<![\d:.])(19|20)\d\d(?![\d.]\d)[^()]*\)", docstring or "") is not None
