@@ -95,12 +95,12 @@ def make_train(config: Config, shards: int = 1) -> Train:
         flow = jax.tree.map(jnp.square, rms_over_batch(squares, batch_size))
         if axis_name is not None:
             value, gradient, flow = jax.lax.pmean((value, gradient, flow), axis_name)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         clip = hyperparameters["clip"]
         clipped = (clip > 0) & (norm > clip)
         gradient = jax.tree.map(lambda g: jnp.where(clipped, g * (clip / norm), g).astype(g.dtype), gradient)
         updates, opt_state = make_optimizer(config, hyperparameters).update(gradient, state.opt_state, state.params)
-        size = optax.global_norm(updates)
+        size = optax.tree.norm(updates)
         blame = jnp.select([~jnp.isfinite(value), ~jnp.isfinite(norm), ~jnp.isfinite(size)], [1, 2, 3], 0)
         good = (blame == 0) & (state.diverged < 0)
         params, opt_state = jax.tree.map(

@@ -1,0 +1,112 @@
+"""The main job in minutes: which networks learn to add over 100 steps, which does not and why; and one that writes.
+
+python experiments/demo.py --workdir=runs/demo
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import json
+import statistics
+
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from experiments.flags import main_with_errors
+from experiments.sweep import run_sweep, trial_directory
+from experiments.train import prepare_devices
+from rnnjax import plotting, runs, sweep
+from rnnjax.config import Config
+
+WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "where runs and figures go; what is there is not run again")
+
+ADDING = Config(
+    task="adding",
+    seq_len=100,
+    hidden_size=64,
+    lr=4e-3,
+    schedule="cosine",
+    clip=1.0,
+    batch_size=32,
+    steps=2000,
+    eval_every=100,
+    eval_batch=256,
+)
+CELLS = ("rnn", "lstm", "gru")
+SEEDS = range(4)
+TEXT = Config(
+    task="text",
+    seq_len=64,
+    cell="lstm",
+    hidden_size=256,
+    embedding_size=64,
+    lr=4e-3,
+    schedule="cosine",
+    batch_size=32,
+    steps=1000,
+    eval_every=100,
+    eval_batch=128,
+)
+
+
+def main(_) -> int:
+    prepare_devices(ADDING)
+    workdir = Path(WORKDIR.value)
+    adding = sweep.grid(ADDING, {"cell": CELLS, "seed": SEEDS})
+    with runs.stop_signals() as stop:
+        if not run_sweep(adding, workdir / "adding", stop) or not run_sweep([TEXT], workdir / "text", stop):
+            return runs.EXIT_STOPPED
+    show(workdir, adding)
+    return runs.EXIT_DONE
+
+
+def show(workdir: Path, adding: list[Config]) -> None:
+    """Prints the table and the sample, draws the figures and says which to open."""
+    console = Console(width=100)
+    table = Table(title="adding two numbers 100 steps apart", title_justify="left")
+    for column in ("cell", "mean squared error", "baseline", "solved", "at step", "gradient reach"):
+        table.add_column(column, justify="left" if column == "cell" else "right")
+    for cell in CELLS:
+        trials = [trial for trial in adding if trial.cell == cell]
+        results = [json.loads((trial_directory(workdir / "adding", t) / "result.json").read_text()) for t in trials]
+        steps = [r["solved_at"] for r in results if r["solved_at"] is not None]
+        table.add_row(
+            cell,
+            f"{statistics.median(r['score'] for r in results):.5f}",
+            f"{results[0]['baseline']:.3f}",
+            f"{len(steps)} of {len(results)}",
+            f"{statistics.median_low(steps)}" if steps else "-",
+            f"{statistics.median_low([r['gradient_reach'] for r in results])} steps",
+        )
+    console.print(table)
+    console.print("Medians over seeds. Reach: how far back |dL/dh_t| stays above 1/1000 of its last value.\n")
+
+    text = trial_directory(workdir / "text", TEXT)
+    result = json.loads((text / "result.json").read_text())
+    console.print(
+        f"A character LSTM after {TEXT.steps} steps: {result['test_bits_per_character']:.3f} bits per character on "
+        f"held-out text (5-gram {result['test_five_gram']:.3f}, unigram {result['test_unigram']:.3f}). It writes:\n"
+    )
+    console.print((text / "sample.txt").read_text(), markup=False, highlight=False)
+
+    directories = {t: trial_directory(workdir / "adding", t) for t in adding}
+    plotting.learning_curve(list(directories.values()), workdir / "adding_learning_curves.png")
+    flows = {}
+    for cell in CELLS:
+        first = next(t for t in adding if t.cell == cell)
+        flows[cell] = runs.load_arrays(directories[first] / "gradient_flow.npz")
+    limits = plotting.gradient_limits(list(flows.values()))
+    for cell, flow in flows.items():
+        plotting.gradient_map(flow, workdir / f"gradient_map_{cell}.png", limits=limits)
+    console.print("Open these:")
+    console.print(f"  {workdir}/adding_learning_curves.png   which of them learn")
+    for cell in CELLS:
+        console.print(f"  {workdir}/gradient_map_{cell}.png   where the gradient of the {cell} goes")
+    console.print(f"  {text}/learning_curve.png   the character model beside n-grams")
+
+
+if __name__ == "__main__":
+    main_with_errors(main)

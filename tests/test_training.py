@@ -1,0 +1,232 @@
+"""The whole run as one pure function: learning, recording, reproducing, and a cell that a user wrote."""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rnnjax.cells import CELLS, gated
+from rnnjax.config import Config, check, hyperparameters
+from rnnjax.diagnostics.gradient_flow import gradient_flow, gradient_reach, state_sensitivity, total_norm
+from rnnjax.training import make_optimizer, make_train
+from rnnjax.types import Cell
+from rnnjax.unroll import make_taps, unroll
+
+SMALL = Config(
+    task="adding", seq_len=8, cell="lstm", hidden_size=6, batch_size=4, steps=6, eval_every=3, eval_batch=8, lr=1e-2
+)
+
+
+def values(config, **changes):
+    return {name: jnp.float32(v) for name, v in (hyperparameters(config) | changes).items()}
+
+
+@pytest.fixture(scope="module")
+def small_run():
+    train = make_train(SMALL)
+    run = jax.jit(train.run)
+    return train, run, run(jax.random.key(0), values(SMALL))
+
+
+def leaves_close(a, b, atol):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, atol=atol, rtol=0)
+
+
+def test_same_key_same_run_bitwise_and_other_key_another(small_run):
+    _, run, (state, records) = small_run
+    again, records_again = run(jax.random.key(0), values(SMALL))
+    leaves_close((state.params, state.opt_state, records), (again.params, again.opt_state, records_again), 0)
+    other, _ = run(jax.random.key(1), values(SMALL))
+    assert any(
+        np.any(a != b) for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(other.params), strict=True)
+    )
+
+
+def test_vmap_over_keys_and_learning_rates_equals_single_runs(small_run):
+    train, run, _ = small_run
+    keys = jax.random.split(jax.random.key(3), 3)
+    rates = jnp.array([1e-2, 3e-3, 1e-3])
+    lanes = {name: jnp.broadcast_to(v, (3,)) for name, v in values(SMALL).items()} | {"lr": rates}
+    together, records = jax.jit(jax.vmap(train.run))(keys, lanes)
+    for k in range(3):
+        alone, record = run(keys[k], values(SMALL, lr=float(rates[k])))
+        leaves_close(jax.tree.map(lambda leaf, k=k: leaf[k], together.params), alone.params, 1e-5)
+        leaves_close(jax.tree.map(lambda leaf, k=k: leaf[k], records["loss"]), record["loss"], 1e-5)
+
+
+def test_chunks_equal_the_whole_run_and_compile_once(small_run):
+    train, _, (state, records) = small_run
+    traces = []
+
+    def counted(state, hyperparameters):
+        traces.append(1)
+        return train.chunk(state, hyperparameters)
+
+    chunk = jax.jit(counted)
+    piece = jax.jit(train.init)(jax.random.key(0), values(SMALL))
+    for k in range(2):
+        piece, record = chunk(piece, values(SMALL, lr=1e-2))
+        np.testing.assert_allclose(record["loss"], records["loss"][k], rtol=1e-6)
+    assert len(traces) == 1
+    leaves_close(piece.params, state.params, 1e-6)
+
+
+def test_recorded_flow_is_that_of_the_taps(small_run):
+    """One step of a run that does not move: what it records is the exact gradient of that very batch."""
+    config = dataclasses.replace(SMALL, steps=1, eval_every=1, num_layers=2)
+    train = make_train(config)
+    state = jax.jit(train.init)(jax.random.key(5), values(config))
+    _, record = jax.jit(train.chunk)(state, values(config))
+    data_key, _ = jax.random.split(jax.random.fold_in(state.key, 0))
+    batch = train.task.sample(data_key, config.batch_size, "train")
+    model = train.model(state.params)
+    flow = gradient_flow(
+        lambda taps: train.task.loss(model(batch.inputs, taps=taps), batch), model.make_taps(8, (config.batch_size,))
+    )
+    expected = jax.tree.map(lambda n: jnp.sqrt(jnp.mean((config.batch_size * n) ** 2, axis=1)), flow.norm)
+    assert len(record["flow"]) == 2 and record["flow"][0].c.shape == (8,)
+    leaves_close(record["flow"], expected, 1e-6)
+    np.testing.assert_allclose(record["loss"], flow.loss, rtol=1e-6)
+
+
+def test_a_cell_that_a_user_wrote_trains_on_adding_and_has_its_gradient_map(monkeypatch):
+    """A leaky integrator (Jaeger et al. 2007) in a user's own file: nothing of the package changes."""
+
+    class Leaky(NamedTuple):
+        h: jax.Array
+
+    def leaky(hidden_size):
+        def init(key, input_size):
+            k1, k2 = jax.random.split(key)
+            return {
+                "W_x": jax.random.normal(k1, (input_size, hidden_size)) / math.sqrt(input_size),
+                "W_h": jax.random.normal(k2, (hidden_size, hidden_size)) / math.sqrt(hidden_size),
+                "a": jnp.full(hidden_size, 2.0),
+            }
+
+        def initial_carry(batch_shape):
+            return Leaky(jnp.zeros((*batch_shape, hidden_size)))
+
+        def step(params, carry, z):
+            keep = jax.nn.sigmoid(params["a"])
+            return Leaky(keep * carry.h + (1 - keep) * jnp.tanh(z @ params["W_x"] + carry.h @ params["W_h"]))
+
+        return Cell(init, initial_carry, step)
+
+    monkeypatch.setitem(CELLS, "leaky", leaky)
+    config = Config(
+        cell="leaky", seq_len=6, hidden_size=16, batch_size=32, steps=400, eval_every=200, eval_batch=64, lr=1e-2
+    )
+    check(config)
+    train = make_train(config)
+    _, records = jax.jit(train.run)(jax.random.key(0), values(config))
+    assert records["eval_mse"][-1] < 0.5 * train.task.baseline
+    (flow,) = records["flow"]
+    assert flow.h.shape == (2, 6) and np.all(np.asarray(flow.h) > 0)
+
+
+def test_elementwise_vectors_of_a_user_s_gated_cell_learn():
+    """A cell from `gated` with a vector of its own gets that vector's gradient (here against finite differences)."""
+    with jax.enable_x64(True):
+        cell = gated(
+            3,
+            {"h": jnp.tanh},
+            lambda params, carry, *, h: params["d"] * carry + h,
+            vectors={"d": lambda key, shape, dtype: jax.random.uniform(key, shape, jnp.float64)},
+        )
+        params = jax.tree.map(lambda a: a.astype(jnp.float64), cell.init(jax.random.key(0), 2))
+        xs = jax.random.normal(jax.random.key(1), (5, 2, 2), jnp.float64)
+        loss = jax.jit(lambda p: jnp.sum(unroll(cell, p, xs, method="deferred")[1] ** 3))
+        gradient = jax.grad(loss)(params)["d"]
+        eps = 1e-6
+        for k in range(3):
+            up, down = (dict(params, d=params["d"].at[k].add(s * eps)) for s in (1, -1))
+            np.testing.assert_allclose(gradient[k], (loss(up) - loss(down)) / (2 * eps), rtol=1e-6)
+
+
+def test_a_run_that_diverges_stops_where_it_was(small_run):
+    _, run, _ = small_run
+    state, records = run(jax.random.key(0), values(SMALL, lr=1e30))
+    assert int(state.diverged) >= 0 and int(state.blame) > 0
+    assert int(records["diverged"][-1]) == int(state.diverged)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "rmsprop", "adam", "adamw"])
+def test_optimisers_are_optax_s_with_traced_settings(name):
+    config = dataclasses.replace(SMALL, optimizer=name, weight_decay=0.1 if name == "adamw" else 0.0)
+    mine = make_optimizer(config, {"lr": jnp.float32(1e-2), "weight_decay": jnp.float32(config.weight_decay)})
+    theirs = {
+        "sgd": optax.sgd(1e-2),
+        "momentum": optax.sgd(1e-2, momentum=0.9),
+        "rmsprop": optax.rmsprop(1e-2, decay=0.9),
+        "adam": optax.adam(1e-2),
+        "adamw": optax.adamw(1e-2, weight_decay=0.1),
+    }[name]
+    w = jnp.array([1.0, -2.0])
+    a, b = mine.init(w), theirs.init(w)
+    u = v = w
+    for k in range(3):
+        g = jnp.array([0.3, -0.1]) * (k + 1)
+        du, a = mine.update(g, a, u)
+        dv, b = theirs.update(g, b, v)
+        u, v = u + du, v + dv
+        np.testing.assert_allclose(u, v, rtol=1e-6)
+
+
+def test_schedules_end_where_they_say():
+    for schedule, middle in (("cosine", 0.55), ("exponential", math.sqrt(0.1)), ("constant", 1.0)):
+        config = dataclasses.replace(SMALL, optimizer="sgd", schedule=schedule, steps=100)
+        optimizer = make_optimizer(config, {"lr": 1.0, "weight_decay": 0.0})
+        state = optimizer.init(jnp.ones(()))
+        sizes = []
+        for _ in range(101):
+            update, state = optimizer.update(jnp.ones(()), state, jnp.ones(()))
+            sizes.append(-float(update))
+        np.testing.assert_allclose([sizes[0], sizes[50]], [1.0, middle], rtol=1e-5)
+        np.testing.assert_allclose(sizes[100], 1.0 if schedule == "constant" else 0.1, rtol=1e-5)
+
+
+def test_clipping_bounds_the_update_and_is_counted():
+    config = dataclasses.replace(SMALL, optimizer="sgd", lr=1.0, steps=1, eval_every=1)
+    train = make_train(config)
+    chunk = jax.jit(train.chunk)
+    state = jax.jit(train.init)(jax.random.key(0), values(config))
+
+    def moved(clip):
+        new, record = chunk(state, values(config, clip=clip))
+        return optax.tree.norm(jax.tree.map(jnp.subtract, new.params, state.params)), record
+
+    free, record = moved(0.0)
+    np.testing.assert_allclose(free, record["grad_norm"], rtol=1e-4)
+    assert record["clipped"] == 0
+    bound, record = moved(float(free) / 10)
+    np.testing.assert_allclose(bound, free / 10, rtol=1e-4)
+    assert record["clipped"] == 1
+
+
+def test_sensitivity_of_a_scaled_rotation_is_a_power():
+    """h_t = g Q h_{t-1} has |dh_T/dh_t|_F / sqrt(n) = g^(T-t) exactly."""
+    n, T, g = 16, 12, 0.8
+    q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))
+    cell = Cell(lambda key, d: {}, lambda b: jnp.zeros((*b, n)), lambda p, h, z: h @ p["W"])
+    params = {"W": jnp.asarray(g * q, jnp.float32)}
+    xs = jnp.zeros((T, 3, 1))
+    found = jax.jit(
+        lambda taps: state_sensitivity(lambda t: unroll(cell, params, xs, taps=t)[0], taps, jax.random.key(0), 400)
+    )(make_taps(cell, T, (3,)))
+    np.testing.assert_allclose(found[:, 0], g ** np.arange(T - 1, -1, -1.0), rtol=0.05)
+
+
+def test_gradient_reach_counts_steps_back():
+    profile = 10.0 ** (-0.5 * np.arange(20)[::-1])  # a factor sqrt(10) a step: 1e-3 is passed at the 7th
+    assert gradient_reach(jnp.asarray(profile)) == 7
+    assert gradient_reach(jnp.ones(20)) == 20
+    assert gradient_reach(jnp.asarray(np.append(profile, 0.0))) == 7  # the last step with a gradient counts
+    np.testing.assert_allclose(total_norm((jnp.array([3.0]), jnp.array([4.0]))), [5.0])
