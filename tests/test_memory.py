@@ -1,0 +1,51 @@
+"""The planner against what XLA says that the compiled gradient takes."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rnnjax.cells import CELLS
+from rnnjax.memory import plan_segments
+from rnnjax.unroll import unroll
+
+
+def compiled_bytes(cell, T, B, D, segments):
+    params = cell.init(jax.random.key(0), D)
+
+    def loss(params, xs):
+        return jnp.sum(unroll(cell, params, xs, outputs="last", segments=segments)[1] ** 2)
+
+    xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
+    stats = jax.jit(jax.grad(loss)).lower(params, xs).compile().memory_analysis()
+    return stats.temp_size_in_bytes + T * B * D * 4
+
+
+@pytest.mark.parametrize("name, segments", [("lstm", 1), ("lstm", 20), ("gru", 1), ("gru_cho", 1), ("rnn", 10)])
+def test_predicted_peak_is_what_the_compiler_reserves(name, segments):
+    cell, T, B, D = CELLS[name](32), 400, 4, 3
+    found = compiled_bytes(cell, T, B, D, segments)
+    budget = 1e12
+    if segments > 1:  # a budget that just makes that many necessary
+        low, high = 1.0, 1e9
+        for _ in range(60):
+            budget = (low + high) / 2
+            try:
+                low, high = (
+                    (low, budget) if plan_segments(cell, T, (B,), D, budget).segments <= segments else (budget, high)
+                )
+            except ValueError:
+                low = budget
+        budget = high
+    plan = plan_segments(cell, T, (B,), D, budget)
+    assert plan.segments == segments
+    # What the compiler saves of a free-form step is its own choice: there the plan is an upper bound.
+    assert 0.6 < plan.peak_bytes / found < (1.7 if cell.gates else 3.0)
+
+
+def test_a_smaller_budget_takes_more_segments_until_none_fits():
+    cell = CELLS["lstm"](64)
+    plans = [plan_segments(cell, 10_000, (1,), 2, budget) for budget in (1e9, 1e7, 2e6)]
+    assert plans[0].segments == 1 < plans[1].segments < plans[2].segments
+    assert all(plan.peak_bytes <= budget for plan, budget in zip(plans, (1e9, 1e7, 2e6), strict=True))
+    with pytest.raises(ValueError, match=r"budget_bytes is 1e\+04"):
+        plan_segments(cell, 10_000, (1,), 2, 1e4)
