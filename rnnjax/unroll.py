@@ -106,7 +106,7 @@ def make_taps(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
 def make_probe(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
     """Zeros `[T, ...]` for each part of the carry: differentiate by them to get |dL/dh_t|^2 for every t."""
     shapes = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
-    return jax.tree.map(lambda leaf: jnp.zeros((T, *batch_shape), leaf.dtype), shapes)
+    return jax.tree.map(lambda leaf: jnp.zeros((T, *batch_shape), jnp.abs(jnp.zeros((), leaf.dtype)).dtype), shapes)
 
 
 def _scan(cell, params, carry, xs, mask, taps, probe):
@@ -136,7 +136,7 @@ def _probed(h, dummy):
 
 def _probed_backward(dummy, dh):
     features = tuple(range(dummy.ndim, dh.ndim))
-    return dh, jnp.sum(jnp.square(dh), axis=features).astype(dummy.dtype)
+    return dh, jnp.sum(jnp.square(jnp.abs(dh)), axis=features).astype(dummy.dtype)
 
 
 _probed.defvjp(lambda h, dummy: (h, dummy), _probed_backward)
@@ -180,7 +180,11 @@ def _where(mask, a, b):
 
 
 def _cast(a, dtype):
-    return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.inexact) else a
+    """`a` in the precision of `dtype`; what is complex stays complex, what is real real, integers as they are."""
+    if jnp.iscomplexobj(a):
+        return a.astype(jnp.result_type(dtype, jnp.complex64))
+    real = jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else dtype
+    return a.astype(real) if jnp.issubdtype(a.dtype, jnp.inexact) else a
 
 
 def _size(tree):
