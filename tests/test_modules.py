@@ -398,6 +398,13 @@ def test_functional_use_under_jit_and_vmap_over_keys_with_dropout():
     model.train()
     assert not np.array_equal(model(x), model(x))
 
+    def seeded(seed):
+        nnx.reseed(model, dropout=seed)
+        return model(x)
+
+    assert_close(seeded(1), seeded(1), 0)
+    assert not np.array_equal(seeded(1), seeded(2))
+
 
 def test_the_cells_initialisation_can_be_traced():
     """A forget bias that is an axis of a sweep: the cell closes over a tracer, the structure comes from outside."""
