@@ -106,7 +106,12 @@ def make_taps(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
 def make_probe(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
     """Zeros `[T, ...]` for each part of the carry: differentiate by them to get |dL/dh_t|^2 for every t."""
     shapes = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
-    return jax.tree.map(lambda leaf: jnp.zeros((T, *batch_shape), jnp.abs(jnp.zeros((), leaf.dtype)).dtype), shapes)
+
+    def zeros(leaf):  # real, whatever the part is: a complex number has a real norm, and an integer's stays 0
+        kind = jnp.finfo(leaf.dtype).dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else float
+        return jnp.zeros((T, *batch_shape), kind)
+
+    return jax.tree.map(zeros, shapes)
 
 
 def _scan(cell, params, carry, xs, mask, taps, probe):
@@ -129,8 +134,12 @@ def _scan(cell, params, carry, xs, mask, taps, probe):
     return carry, ys if inside else cell.output(params, ys, zs)
 
 
-@jax.custom_vjp
 def _probed(h, dummy):
+    return _probe_identity(h, dummy) if jnp.issubdtype(h.dtype, jnp.inexact) else h
+
+
+@jax.custom_vjp
+def _probe_identity(h, dummy):
     return h
 
 
@@ -139,7 +148,7 @@ def _probed_backward(dummy, dh):
     return dh, jnp.sum(jnp.square(jnp.abs(dh)), axis=features).astype(dummy.dtype)
 
 
-_probed.defvjp(lambda h, dummy: (h, dummy), _probed_backward)
+_probe_identity.defvjp(lambda h, dummy: (h, dummy), _probed_backward)
 
 
 def _in_segments(piece, carry, inputs, segments, T):

@@ -101,6 +101,20 @@ def test_credit_of_a_scalar_linear_cell_in_closed_form():
         credit_matrix(cell, params, xs, jnp.sum)
 
 
+def test_credit_through_a_complex_state_beside_an_integer_clock():
+    """q_t = lambda q_{t-1}, L_t = Re q_t: C[t, s] = |lambda|^(t-s)."""
+    rate = 0.8 * np.exp(0.7j)
+    cell = Cell(
+        lambda key, d: {},
+        lambda batch: {"clock": jnp.zeros((*batch, 1), int), "q": jnp.zeros((*batch, 1), complex)},
+        lambda params, carry, z: {"clock": carry["clock"] + 1, "q": rate * carry["q"] + z},
+        output=lambda params, carry, z: jnp.real(carry["q"]),
+    )
+    credit = jax.jit(lambda x: credit_matrix(cell, {}, x, lambda ys: ys[..., 0]))(jnp.ones((4, 1, 1)))
+    np.testing.assert_allclose(credit.by_lag, 0.8 ** np.arange(4), rtol=1e-6)
+    np.testing.assert_array_equal(credit.parts["clock"], 0)
+
+
 def test_flow_through_the_cell_state_is_the_product_of_forget_gates():
     cell = lstm(H)
     params, xs = setup(cell)
