@@ -93,7 +93,7 @@ def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None
     name, lower = _common_score(runs)
     groups = group_by_setting(runs)
     labels = setting_labels([group[0].config for group in groups])
-    figure, (axes,) = _figure(dark, width=5.4)
+    figure, (axes,) = _figure(dark)
     styles: dict[str, int] = {}
     for group, label in zip(groups, labels, strict=True):
         cell = str(group[0].config.get("cell"))
@@ -116,6 +116,7 @@ def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None
         axes.yaxis.set_minor_formatter(NullFormatter())
         lines = [(text, value) for text, value in lines if value > 0]
     _draw_references(axes, lines, dark)
+    axes.margins(y=0.12)  # room for the name of the line at the top
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("training step")
@@ -123,7 +124,7 @@ def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None
     sizes = sorted({len(group) for group in groups})
     if sizes[-1] > 1:
         count = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        axes.set_title(f"median and quartiles over {count} seeds", fontsize=9.5)
+        axes.set_title(f"median and quartiles over {count} seeds", fontsize=10)
     if any(diverged_at(run) is not None for run in runs):
         axes.plot([], [], "x", color=_ink(dark), label="diverged here")
     _legend(axes, dark)
@@ -153,9 +154,7 @@ def gradient_map(
         raise ValueError("no gradient flow was recorded (gradient_flow=False, or no evaluation yet)")
     rows, columns = _layout(names)
     low, high = limits or gradient_limits([flow])
-    figure, panels = _figure(
-        dark, len(rows), len(columns), width=1.2 + 3.6 * len(columns), height=0.4 + 2.5 * len(rows)
-    )
+    figure, panels = _figure(dark, len(rows), len(columns), width=1 + 3.2 * len(columns), height=0.4 + 2.4 * len(rows))
     steps = np.asarray(flow["step"], float)
     first = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else 0
     edges = np.concatenate([[max(first, 0)], steps])  # a row is the mean since the row before it
@@ -178,31 +177,32 @@ def gradient_map(
         )
         panel.set_facecolor(GREY)
         panel.grid(False)
-        panel.set_title(_layer_title(row, column, alone=len(names) == 1), fontsize=9.5)
+        panel.set_title(_layer_title(row, column, alone=len(names) == 1), fontsize=10)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.label_outer()
     note = "   (grey: exactly 0)" if grey else ""
-    figure.supxlabel(f"sequence step $t${note}", fontsize=9.5, color=_ink(dark))
-    figure.supylabel("training step", fontsize=9.5, color=_ink(dark))
+    figure.supxlabel(f"sequence step $t${note}", fontsize=10, color=_ink(dark))
+    figure.supylabel("training step", fontsize=10, color=_ink(dark))
     bar = figure.colorbar(
         image, ax=panels, extend="min" if _is_clipped(flow, low) else "neither", aspect=20 * len(rows)
     )
     bar.set_label("$|dL/dh_t|$, rms over the batch", color=_ink(dark), fontsize=9)
-    bar.ax.tick_params(colors=_ink(dark), labelsize=8.5)
+    bar.ax.tick_params(colors=_ink(dark), labelsize=9)
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
     bar.outline.set_edgecolor(_ink(dark))
     return _write(figure, out)
 
 
 def gradient_limits(flows: Sequence[Mapping[str, np.ndarray]]) -> tuple[float, float]:
-    """The colour scale that suits all of these gradient flows: to their largest value, from at most 8 decades below."""
+    """The colour scale that suits all of these gradient flows: whole decades up to their largest value, at most 8."""
     values = np.concatenate([np.ravel(flow[name]) for flow in flows for name in flow if name != "step"] or [[1.0]])
     values = values[np.isfinite(values) & (values > 0)].astype(float)
     if not values.size:
         return 0.1, 1.0
-    high = values.max()
-    low = max(values.min(), high * 10.0**-DECADES)
-    return float(min(low, high / 10)), float(high)
+    high = np.ceil(np.log10(values.max()))
+    low = min(max(np.floor(np.log10(values.min())), high - DECADES), high - 1)
+    return float(10.0**low), float(10.0**high)
 
 
 def gradient_profiles(
@@ -219,7 +219,7 @@ def gradient_profiles(
     Args:
       profiles: cell -> (|dL/dh_t| at initialisation `[S, T]` of S seeds, and after training `[S', T]` or None).
     """
-    figure, (axes,) = _figure(dark, width=6.4, height=3.9)
+    figure, (axes,) = _figure(dark, width=5.6, height=3.7)
     lowest, highest = REACH / 100, 10.0
     for cell, pair in profiles.items():
         for values, style, when in zip(pair, ("-", "--"), ("", ", trained"), strict=True):
@@ -234,7 +234,7 @@ def gradient_profiles(
             lowest, highest = min(lowest, seen.min(initial=1.0)), max(highest, seen.max(initial=1.0) * 2)
     axes.axhline(REACH, linestyle=":", color=_ink(dark), linewidth=1.4)
     axes.text(1.01, REACH, "reach ends:\n$10^{-3}$ of the\nlast value", transform=axes.get_yaxis_transform(),
-              va="center", fontsize=8.5, color=_ink(dark))  # fmt: skip
+              va="center", fontsize=9, color=_ink(dark))  # fmt: skip
     axes.set_yscale("log")
     axes.set_ylim(max(lowest, 10.0**-DECADES), highest)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -260,7 +260,7 @@ def heat_map(
     """A table in colours, the best in yellow: values `[rows, columns]`, NaN where nothing was run, and their texts."""
     values = np.ma.masked_invalid(np.asarray(values, float))
     shape = (0.9 + 0.95 * len(columns), 1.5 + 0.5 * len(rows))
-    figure, (axes,) = _figure(dark, width=max(shape[0], 3.6), height=shape[1])
+    figure, (axes,) = _figure(dark, width=max(shape[0], 4.6), height=shape[1])
     log = bool(values.count()) and values.min() > 0 and values.max() / values.min() > 10
     norm = (LogNorm if log else Normalize)(values.min(), values.max()) if values.count() else Normalize(0, 1)
     colors = _colormap("viridis_r" if lower_is_better else "viridis")
@@ -268,7 +268,7 @@ def heat_map(
     for i, j in np.ndindex(*values.shape):
         masked = np.ma.getmaskarray(values)[i, j]
         light = masked or np.dot(colors(norm(values[i, j]))[:3], (0.3, 0.59, 0.11)) > 0.5
-        axes.text(j + 0.5, i + 0.5, _lines(texts[i][j]), ha="center", va="center", fontsize=8.5,
+        axes.text(j + 0.5, i + 0.5, _lines(texts[i][j]), ha="center", va="center", fontsize=9,
                   color="black" if light else "white")  # fmt: skip
     axes.set_facecolor(GREY)
     axes.grid(False)
@@ -277,7 +277,7 @@ def heat_map(
     axes.tick_params(length=0)
     axes.invert_yaxis()
     axes.set_xlabel(_plain(column_label))
-    axes.set_title(_plain(label), fontsize=9.5)
+    axes.set_title(_plain(label), fontsize=10)
     return _write(figure, out)
 
 
@@ -346,19 +346,19 @@ def _paper(dark):
     return "#1b1e24" if dark else "#ffffff"
 
 
-def _figure(dark, rows=1, columns=1, *, width=5.4, height=3.4):
+def _figure(dark, rows=1, columns=1, *, width=4.6, height=3.2):
     """A figure and its panels, the first row first, in the colours of a light or dark page."""
     figure = Figure(figsize=(width, height), facecolor=_paper(dark), layout="constrained")
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
     for axes in panels:
         axes.set_facecolor(_paper(dark))
-        axes.tick_params(colors=_ink(dark), which="both", labelsize=8.5)
+        axes.tick_params(colors=_ink(dark), which="both", labelsize=9)
         axes.grid(True, color=_ink(dark), alpha=0.15, linewidth=0.6)
         axes.set_axisbelow(True)
         for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
             text.set_color(_ink(dark))
-            text.set_fontsize(9.5)
+            text.set_fontsize(10)
         for side, spine in axes.spines.items():
             spine.set_color(_ink(dark))
             spine.set_visible(side in ("left", "bottom"))
@@ -373,9 +373,10 @@ def _write(figure, out):
 
 def _legend(axes, dark):
     handles, labels = axes.get_legend_handles_labels()
-    options = {"frameon": False, "labelcolor": _ink(dark), "fontsize": 8.5, "handlelength": 2.4}
+    options = {"frameon": False, "labelcolor": _ink(dark), "fontsize": 9, "handlelength": 2.4}
     if handles:
-        axes.figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), **options)
+        columns = 4 if sum(map(len, labels)) < 32 else 3 if max(map(len, labels)) < 16 else 1
+        axes.figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns), **options)
 
 
 def _draw_references(axes, lines, dark):
@@ -385,7 +386,7 @@ def _draw_references(axes, lines, dark):
         axes.axhline(value, linestyle=(0, (1, 1.5)), color=_ink(dark), linewidth=1.2, alpha=0.8)
         above = rank == 0
         axes.annotate(f"{text} {_value(value)}", (1, value), (0, 3 if above else -3), textcoords="offset points",
-                      xycoords=axes.get_yaxis_transform(), ha="right", va="bottom" if above else "top", fontsize=8.5,
+                      xycoords=axes.get_yaxis_transform(), ha="right", va="bottom" if above else "top", fontsize=9,
                       color=_ink(dark), path_effects=[withStroke(linewidth=3, foreground=_paper(dark))])  # fmt: skip
 
 

@@ -1,0 +1,218 @@
+"""How far back the gradient of a task's own loss reaches in each cell, at initialisation and after training.
+
+    python experiments/gradient_flow.py --cells=rnn,lstm,gru --seq_len=200
+    python experiments/gradient_flow.py --runs=runs/demo --task=adding
+
+Prints a table and writes gradient_flow.png and gradient_flow.npz into --out. All of it is |dL/dh_t| of the first layer
+(forwards, if it has two directions), over all parts of its carry, rms over a batch; the median over seeds or runs.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from experiments.flags import BadSetting, checked, main_with_errors
+from experiments.report import best_settings, find_runs, summarise
+from rnnjax import plotting, runs
+from rnnjax.cells import CELLS
+from rnnjax.config import Config, check, hyperparameters, nearest
+from rnnjax.diagnostics.gradient_flow import gradient_flow, gradient_reach, rms_over_batch, total_norm
+from rnnjax.training import make_train
+
+
+class Compared(NamedTuple):
+    """One cell, and where its gradient goes."""
+
+    cell: str
+    initial: np.ndarray  # |dL/dh_t| [S, T] of S seeds
+    trained: np.ndarray | None  # [S', T] of S' runs
+
+
+def compare(
+    cells: list[str] | None, config: Config, seeds: int, trained: dict[str, list[tuple[Config, Path]]]
+) -> list[Compared]:
+    """The gradient over time of each cell.
+
+    Args:
+      cells: names in CELLS; None: those of `trained`.
+      config: of the cells that were not trained.
+      seeds: how many initialisations of each.
+      trained: cell -> its runs, which differ in the seed alone; their own config then holds for the cell.
+    """
+    compared = []
+    for cell in cells or trained:
+        found = trained.get(cell, [])
+        own = found[0][0] if found else dataclasses.replace(config, cell=cell)
+        initial, after = make_profile(own)
+        compared.append(
+            Compared(
+                cell,
+                np.stack([initial(seed) for seed in range(seeds)]),
+                np.stack([after(c.seed, path) for c, path in found]) if found else None,
+            )
+        )
+    return compared
+
+
+def make_profile(config: Config):
+    """Two functions that return |dL/dh_t| `[T]`: initial(seed), and trained(seed, run directory).
+
+    The same seed gives both the same batch, drawn from the validation split.
+    """
+    train = make_train(config)
+    values = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
+    init = jax.jit(lambda key: train.init(key, values).params)
+
+    @jax.jit
+    def profile(params, key):
+        batch = train.task.sample(key, config.batch_size, "validation")
+        model = train.model(params)
+        T = batch.inputs.shape[0]
+
+        def loss(taps):
+            return train.task.loss(model(batch.inputs, lengths=batch.lengths, taps=taps), batch)
+
+        first = gradient_flow(loss, model.make_taps(T, (config.batch_size,))).norm[0]
+        norm = total_norm(first[0] if config.bidirectional else first)
+        if batch.lengths is not None:  # let all sequences end together, so that a step back is the same for all
+            source = jnp.arange(T)[:, None] - (T - batch.lengths)
+            norm = jnp.where(source >= 0, jnp.take_along_axis(norm, jnp.maximum(source, 0), axis=0), 0)
+        return rms_over_batch(jnp.square(norm), config.batch_size)
+
+    def initial(seed):
+        return np.asarray(profile(init(jax.random.key(seed)), jax.random.key(seed)))
+
+    def trained(seed, path):
+        params = runs.load_params(path, like=jax.eval_shape(init, jax.random.key(0)))
+        return np.asarray(profile(params, jax.random.key(seed)))
+
+    return initial, trained
+
+
+def find_trained(paths: list[str], task: str | None, seq_len: int | None) -> dict[str, list[tuple[Config, Path]]]:
+    """cell -> (config, directory) of its runs with the best setting, of the task and length asked for.
+
+    Raises ValueError where no run fits, or runs of several tasks or lengths do.
+    """
+    found, _ = find_runs(paths)
+    fit = [r for r in found if task in (None, r.config["task"]) and seq_len in (None, r.config["seq_len"])]
+    problems = sorted({f"--task={r.config['task']} --seq_len={r.config['seq_len']}" for r in fit or found})
+    if not fit or len(problems) > 1:
+        raise ValueError(f"--runs={','.join(paths)}: allowed: one problem at a time, of {' or '.join(problems)}")
+    best = best_settings([summarise(group) for group in plotting.group_by_setting(fit)])
+    return {s.config["cell"]: [(_config(run), run.path) for run in s.runs] for s in best}
+
+
+def table(compared: list[Compared]) -> Table:
+    """The medians as a table, a row a cell."""
+    T = compared[0].initial.shape[-1]
+    shown = Table(
+        title=f"Gradient over time, T = {T}",
+        caption="reach: steps back until |dL/dh_t| is below 1/1000 of its last value",
+    )
+    when = ["at start", "trained"] if any(c.trained is not None for c in compared) else ["at start"]
+    shown.add_column("cell")
+    for name in ("reach", "|dL/dh_1|/|dL/dh_T|"):
+        for w in when:
+            shown.add_column(f"{name}\n{w}", justify="right", no_wrap=True)
+    for c in compared:
+        profiles = [c.initial, c.trained][: len(when)]
+        shown.add_row(c.cell, *(_reach(p) for p in profiles), *(_ratio(p) for p in profiles))
+    return shown
+
+
+def reach(profiles: np.ndarray) -> float:
+    """The median gradient reach of profiles `[S, T]`."""
+    return float(np.median(gradient_reach(jnp.asarray(profiles))))
+
+
+def ratio(profiles: np.ndarray) -> float:
+    """The median of |dL/dh_1| / |dL/dh_T| over profiles `[S, T]`, T the last step that has a gradient."""
+    ends = [(p[0], p[np.flatnonzero(p)[-1]]) for p in np.asarray(profiles, float) if p.any()]
+    return float(np.median([first / last for first, last in ends])) if ends else float("nan")
+
+
+def _reach(profiles):
+    if profiles is None:
+        return "–"
+    value = reach(profiles)
+    return f">= {value:g}" if value >= profiles.shape[-1] else f"{value:g}"
+
+
+def _ratio(profiles):
+    if profiles is None:
+        return "–"
+    return f"{ratio(profiles):.1e}" if ratio(profiles) else "underflows"
+
+
+def _config(run):
+    try:
+        return checked(Config(**run.config))
+    except TypeError as error:
+        raise ValueError(f"{run.path / 'config.json'} is of another version: {error}") from None
+
+
+def main(_) -> int:
+    cells = CELLS_FLAG.value
+    for cell in cells or ():
+        if cell not in CELLS:
+            raise BadSetting(f"--cells={cell}: unknown cell{nearest(cell, CELLS) or ';'} cells: {', '.join(CELLS)}")
+    try:
+        trained = find_trained(RUNS.value, TASK.value, SEQ_LEN.value) if RUNS.value else {}
+        config = _base_config(trained)
+        out = runs.check_directory(OUT.value)
+        for cell in cells or trained or DEFAULT_CELLS:
+            check(dataclasses.replace(config, cell=cell))
+    except ValueError as error:
+        raise BadSetting(str(error)) from error
+    if any(c.dtype == "float64" for group in trained.values() for c, _ in group):
+        jax.config.update("jax_enable_x64", True)
+    compared = compare(cells or list(trained) or DEFAULT_CELLS, config, SEEDS.value, trained)
+    out.mkdir(parents=True, exist_ok=True)
+    plotting.gradient_profiles({c.cell: (c.initial, c.trained) for c in compared}, out / "gradient_flow.png")
+    arrays = {f"{c.cell}.initial": c.initial for c in compared}
+    arrays |= {f"{c.cell}.trained": c.trained for c in compared if c.trained is not None}
+    runs.save_arrays(out / "gradient_flow.npz", arrays)
+    Console().print(table(compared))
+    print(f"figure: {out / 'gradient_flow.png'}")
+    return runs.EXIT_DONE
+
+
+def _base_config(trained):
+    """Of the cells that were not trained: the flags, or else the problem and size of the runs."""
+    given = {"task": TASK.value, "seq_len": SEQ_LEN.value, "hidden_size": HIDDEN_SIZE.value, "batch_size": BATCH.value}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not trained:
+        return Config(**given)
+    like, _ = next(iter(trained.values()))[0]
+    for name in ("hidden_size", "batch_size"):
+        if name in given:
+            raise ValueError(f"--{name}={given[name]}: allowed: without --runs, which have their own")
+    own = ("activation", "peepholes", "coupled", "gain", "forget_bias")  # of one cell
+    return dataclasses.replace(like, chrono=False, **dict.fromkeys(own))
+
+
+DEFAULT_CELLS = ["rnn", "lstm", "gru"]
+
+if __name__ == "__main__":
+    CELLS_FLAG = flags.DEFINE_list("cells", None, "cells to compare; by default those of --runs, or rnn,lstm,gru")
+    TASK = flags.DEFINE_string("task", None, "whose loss; adding by default, or the runs'")
+    SEQ_LEN = flags.DEFINE_integer("seq_len", None, "T; 100 by default, or the runs'")
+    HIDDEN_SIZE = flags.DEFINE_integer("hidden_size", None, "H; 128 by default; runs have their own")
+    BATCH = flags.DEFINE_integer("batch_size", None, "B; 32 by default; runs have their own")
+    SEEDS = flags.DEFINE_integer("seeds", 5, "initialisations a cell", lower_bound=1)
+    RUNS = flags.DEFINE_list(
+        "runs", None, "trained: run directories, sweeps or parents of them; the best setting a cell"
+    )
+    OUT = flags.DEFINE_string("out", "runs/gradient_flow", "the directory for the figure and the arrays")
+    main_with_errors(main)
