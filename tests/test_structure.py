@@ -20,7 +20,7 @@ TOWERS = (
         ("tasks", "cells"),
         ("deferred",),
         ("unroll",),
-        ("diagnostics",),
+        ("diagnostics", "memory"),
         ("modules",),
         ("config", "language"),
         ("training",),
