@@ -8,11 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from rnnjax.cells import CELLS, lstm, rnn
+from rnnjax.cells import CELLS, lstm
 
 HIDDEN = 4
 CASES = dict(CELLS) | {
-    "rnn-sigmoid": lambda hidden_size: rnn(hidden_size, activation="sigmoid"),
     "lstm-peepholes": lambda hidden_size: lstm(hidden_size, peepholes=True),
     "lstm-coupled": lambda hidden_size: lstm(hidden_size, coupled=True, peepholes=True),
 }

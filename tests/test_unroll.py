@@ -1,0 +1,331 @@
+"""The engine against backpropagation through time written out by hand, one sequence and one step at a time.
+
+In float64, so that equal means equal: what differs by 1e-9 differs in its maths. `test_cells.py` holds the engine in
+float32 against Flax and PyTorch.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnnjax.cells import gru, gru_cho, lstm, rnn
+from rnnjax.types import Cell
+from rnnjax.unroll import make_probe, make_taps, unroll
+
+T, B, D, H = 5, 3, 3, 4
+LENGTHS = np.array([3, 5, 0])
+
+
+def associative_memory(hidden_size, decay=0.9):
+    """A user's own cell: M_t = decay M_{t-1} + v_t k_t^T, read out by the input: y_t = tanh(M_t q_t)."""
+
+    def init(key, input_size):
+        return {"W": jax.random.normal(key, (3, input_size, hidden_size))}
+
+    def initial_carry(batch_shape):
+        return jnp.zeros((*batch_shape, hidden_size, hidden_size))
+
+    def project(params, x):
+        return {name: x @ W for name, W in zip("qkv", params["W"], strict=True)}
+
+    def step(params, M, z):
+        return decay * M + z["v"][..., :, None] * z["k"][..., None, :]
+
+    def output(params, M, z):
+        return jnp.tanh(jnp.einsum("...ij,...j->...i", M, z["q"]))
+
+    return Cell(init, initial_carry, step, project, output)
+
+
+# One cell for each way through the engine, for what does not depend on the cell otherwise.
+PATHS = {
+    "deferred, one matmul": lstm(H, peepholes=True),
+    "deferred, two matmuls": gru(H),
+    "scan": gru_cho(H),
+    "scan, output inside": associative_memory(6),
+}
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def problem(random_params):
+    """(cell, batch_shape) -> (params, xs, carry, dys, dlast): the loss is sum(dys ys) + sum(dlast last)."""
+
+    def draw(cell, batch_shape=(B,), input_size=D, seed=0):
+        rng = np.random.default_rng(seed)
+        normal = lambda shape: jax.tree.map(lambda s: rng.normal(size=s.shape), shape)  # noqa: E731
+        params = jax.tree.map(lambda a: a.astype(np.float64), random_params(cell, input_size, seed))
+        xs = rng.normal(size=(T, *batch_shape, input_size))
+        carry = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
+        y = jax.eval_shape(lambda p, c: cell.output(p, c, cell.project(p, xs[0])), params, carry)
+        return params, xs, normal(carry), rng.normal(size=(T, *y.shape)), normal(carry)
+
+    return draw
+
+
+def by_hand(cell):
+    """`(params, xs, carry, dys, dlast, lengths, reverse) -> results`, each sequence trimmed and run by itself."""
+
+    @jax.jit
+    def one_step(params, carry, x, dh, dy):
+        new, step = jax.vjp(lambda p, c, x: cell.step(p, c, cell.project(p, x)), params, carry, x)
+        y, output = jax.vjp(lambda p, c, x: cell.output(p, c, cell.project(p, x)), params, new, x)
+        through_output = output(dy)
+        dh = jax.tree.map(jnp.add, dh, through_output[1])  # dL/dh_t: through the later steps, and through y_t
+        through_step = step(dh)
+        dparams, dx = (jax.tree.map(jnp.add, through_step[i], through_output[i]) for i in (0, 2))
+        return new, y, dh, through_step[1], dparams, dx
+
+    def one_sequence(params, xs, carry, dys, dlast):
+        zero, before, ys = jax.tree.map(np.zeros_like, dlast), [], []
+        for x, dy in zip(xs, dys, strict=True):
+            before.append(carry)
+            carry, y, *_ = one_step(params, carry, x, zero, dy)
+            ys.append(y)
+        dcarry, dtaps, dxs = dlast, [], []
+        dparams = jax.tree.map(np.zeros_like, params)
+        for x, dy, h in zip(xs[::-1], dys[::-1], before[::-1], strict=True):
+            _, _, dh, dcarry, dp, dx = one_step(params, h, x, dcarry, dy)
+            dparams = jax.tree.map(np.add, dparams, dp)
+            dtaps, dxs = [dh, *dtaps], [dx, *dxs]
+        return {"last": carry, "params": dparams, "carry": dcarry}, {"ys": ys, "xs": dxs, "taps": dtaps}
+
+    def run(params, xs, carry, dys, dlast, lengths=None, reverse=False):
+        batch_shape = xs.shape[1:-1]
+        lengths = np.full(batch_shape, T) if lengths is None else lengths
+        whole, by_step = [], []
+        for b in np.ndindex(*batch_shape):
+            order = slice(None, None, -1 if reverse else 1)
+            mine = (slice(lengths[b]), *b)
+            h, dh = (jax.tree.map(lambda a, b=b: a[b], tree) for tree in (carry, dlast))
+            results, steps = one_sequence(params, xs[mine][order], h, dys[mine][order], dh)
+            like = {"ys": dys[(slice(None), *b)], "xs": xs[(slice(None), *b)], "taps": make_taps(cell, T)}
+            whole.append(results)
+            by_step.append({name: padded(values[order], like[name]) for name, values in steps.items()})
+        dparams = jax.tree.map(lambda *a: sum(a), *[results.pop("params") for results in whole])
+        return {"params": dparams} | stacked(whole, 0, batch_shape) | stacked(by_step, 1, batch_shape)
+
+    return run
+
+
+def stacked(results, axis, batch_shape):
+    """One tree a sequence -> one tree whose leaves have the batch shape at `axis`."""
+
+    def stack(*arrays):
+        a = np.stack(arrays, axis)
+        return a.reshape(*a.shape[:axis], *batch_shape, *a.shape[axis + 1 :])
+
+    return jax.tree.map(stack, *results)
+
+
+def padded(steps, like):
+    """A list of steps -> one array a leaf, zero past the end."""
+    full = jax.tree.map(lambda a: np.zeros(a.shape), like)
+    for t, step in enumerate(steps):
+        jax.tree.map(lambda a, s, t=t: a.__setitem__(t, s), full, step)
+    return full
+
+
+def measured(cell, params, xs, carry, dys, dlast, tapped=True, **options):
+    """The same from `unroll`, and `probe`; without taps where not `tapped`."""
+    batch_shape = xs.shape[1:-1]
+    taps = make_taps(cell, T, batch_shape) if tapped else None
+
+    def loss(params, xs, carry, taps, probe):
+        last, ys = unroll(cell, params, xs, carry, taps=taps, probe=probe, **options)
+        products = jax.tree.map(lambda a, b: jnp.sum(a * b), (dys, dlast), (ys, last))
+        return sum(jax.tree.leaves(products)), (last, ys)
+
+    probe = make_probe(cell, T, batch_shape)
+    results = jax.value_and_grad(loss, (0, 1, 2, 3, 4), has_aux=True)(params, xs, carry, taps, probe)
+    (_, (last, ys)), gradients = results
+    names = ("params", "xs", "carry", "taps", "probe")
+    return {"last": last, "ys": ys} | dict(zip(names, gradients, strict=True))
+
+
+def assert_agree(ours, expected):
+    """Equal in everything, and the probe equals the squared norms of dL/dh_t."""
+
+    def squared_norm(d, probe):
+        return np.sum(np.square(d), axis=tuple(range(np.ndim(probe), np.ndim(d))))
+
+    expected = expected | {"probe": jax.tree.map(squared_norm, expected["taps"], ours["probe"])}
+    for name, value in expected.items():
+        if ours[name] is not None:
+            chex.assert_trees_all_close({name: ours[name]}, {name: value}, rtol=1e-9, atol=1e-9)
+
+
+def methods(cell):
+    return ("scan",) if cell.gates is None else ("scan", "deferred")
+
+
+def test_lengths_and_reverse_against_trimming_by_hand(cell, problem):
+    """Values, gradients by params, inputs, initial carry and taps, and the probe, by both methods."""
+    p = problem(cell)
+    runs = [(method, reverse) for method in methods(cell) for reverse in (False, True)]
+    ours = jax.jit(lambda p: [measured(cell, *p, lengths=LENGTHS, method=m, reverse=r) for m, r in runs])(p)
+    hand = by_hand(cell)
+    expected = [hand(*p, lengths=LENGTHS, reverse=reverse) for reverse in (False, True)]
+    for (_, reverse), results in zip(runs, ours, strict=True):
+        assert_agree(results, expected[reverse])
+        chex.assert_trees_all_equal(*(jax.tree.map(lambda a: np.asarray(a)[2], c) for c in (results["last"], p[2])))
+        assert not np.any(results["ys"][3:, 0]) and not np.any(results["ys"][:, 2])  # past the lengths
+
+
+def test_any_batch_shape_is_separate_runs(cell, problem):
+    """None, under vmap over parameters (as a sweep's lanes are), and two dimensions, with more inputs than units."""
+    lanes = [problem(cell, (), 4 * H + 1, seed) for seed in (0, 1)]
+    grid = problem(cell, (2, 2), 4 * H + 1)
+    lengths = np.array([[5, 1], [2, 4]])
+    ours, ours_grid = jax.jit(
+        lambda lanes, grid: (
+            jax.vmap(lambda *p: measured(cell, *p))(*lanes),
+            measured(cell, *grid, tapped=False, lengths=lengths, reverse=True),
+        )
+    )(jax.tree.map(lambda *a: np.stack(a), *lanes), grid)
+    hand = by_hand(cell)
+    for k, lane in enumerate(lanes):
+        assert_agree(jax.tree.map(lambda a, k=k: a[k], ours), hand(*lane))
+    assert_agree(ours_grid, hand(*grid, lengths=lengths, reverse=True))
+
+
+def test_taps_against_cutting_the_sequence(cell, problem):
+    """dL/dh_t = the gradient of what is left of the loss, by a carry handed to it at t, for every t."""
+    params, xs, carry, dys, dlast = problem(cell)
+    chosen = jax.jit(lambda *p: measured(cell, *p, method=methods(cell)[-1])["taps"])(params, xs, carry, dys, dlast)
+
+    def rest(h, t):  # the loss from y_t on; before t nothing happens to h
+        def body(h, inputs):
+            s, x, dy = inputs
+            z = cell.project(params, x)
+            h = jax.tree.map(lambda new, old: jnp.where(s > t, new, old), cell.step(params, h, z), h)
+            return h, jnp.where(s >= t, jnp.sum(dy * cell.output(params, h, z)), 0)
+
+        last, losses = jax.lax.scan(body, h, (jnp.arange(T), xs, dys))
+        return jnp.sum(losses) + sum(jnp.sum(a * b) for a, b in zip(*map(jax.tree.leaves, (dlast, last)), strict=True))
+
+    @jax.jit
+    def cut(carry):
+        _, carries = jax.lax.scan(lambda h, x: 2 * (cell.step(params, h, cell.project(params, x)),), carry, xs)
+        return jax.vmap(jax.grad(rest))(carries, jnp.arange(T))
+
+    chex.assert_trees_all_close(chosen, cut(carry), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("cell", PATHS.values(), ids=PATHS)
+def test_segments_change_nothing(cell, problem):
+    """Pieces of 3 and 2 steps, of 2, 2 and 1, and of 1 (more are asked for than there are steps)."""
+    p = problem(cell)
+    runs = [(2, None), (3, LENGTHS), (T + 2, None)]
+    ours = jax.jit(lambda p: [measured(cell, *p, segments=segments, lengths=n) for segments, n in runs])(p)
+    hand = by_hand(cell)
+    expected = {n is None: hand(*p, lengths=n) for n in (None, LENGTHS)}
+    for (_, n), results in zip(runs, ours, strict=True):
+        assert_agree(results, expected[n is None])
+
+
+@pytest.mark.parametrize("cell", PATHS.values(), ids=PATHS)
+def test_last_output_alone(cell, problem):
+    """outputs="last" is y of each sequence's last step in running order, zero where there is none."""
+    params, xs, carry, dys, dlast = problem(cell)
+    dy, everyone, runs = dys[0], np.arange(B), [(False, None), (False, LENGTHS), (True, None), (True, LENGTHS)]
+    ours = jax.jit(lambda *p: [measured(cell, *p, dy, dlast, outputs="last", reverse=r, lengths=n) for r, n in runs])(
+        params, xs, carry
+    )
+    hand = by_hand(cell)
+    for (reverse, lengths), results in zip(runs, ours, strict=True):
+        at = 0 if reverse else np.maximum((LENGTHS if lengths is not None else np.full(B, T)) - 1, 0)
+        dys = np.zeros_like(dys)
+        dys[at, everyone] = dy
+        expected = hand(params, xs, carry, dys, dlast, lengths, reverse)
+        assert_agree(results, expected | {"ys": expected["ys"][at, everyone]})
+
+
+def test_jit_traces_once_and_changes_nothing(cell, problem):
+    """A carry handed on from call to call, as in training by pieces, has the type of the first one."""
+    params, xs, *_ = problem(cell)
+    traces = []
+
+    @jax.jit
+    def run(params, xs, carry):
+        traces.append(1)
+        return unroll(cell, params, xs, carry)
+
+    first = run(params, xs, cell.initial_carry((B,)))
+    second = run(params, xs, first[0])
+    assert len(traces) == 1
+    chex.assert_trees_all_close(first, unroll(cell, params, xs), rtol=1e-9, atol=1e-9)
+    again = run(params, xs, cell.initial_carry((B,)))
+    chex.assert_trees_all_equal(first, again)
+    assert not np.allclose(first[1], second[1])  # the carry counts
+
+
+@pytest.mark.parametrize("cell", PATHS.values(), ids=PATHS)
+def test_bfloat16_is_near_float32(cell, problem):
+    params, xs, *_ = jax.tree.map(lambda a: a.astype(np.float32), problem(cell))
+
+    def run(params, xs, dtype):
+        def loss(params):
+            last, ys = unroll(cell, params, xs, dtype=dtype)
+            return jnp.sum(ys.astype(jnp.float32)), (last, ys)
+
+        (_, values), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        return values, gradient
+
+    low, high = jax.jit(lambda *p: [run(*p, dtype) for dtype in (jnp.bfloat16, None)])(params, xs)
+    for (values, gradient), dtype in ((low, jnp.bfloat16), (high, jnp.float32)):
+        assert {a.dtype for a in jax.tree.leaves(values)} == {jnp.dtype(dtype)}
+        assert {a.dtype for a in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.float32)}  # that of the parameters
+    apart = jax.tree.map(lambda a, b: np.max(np.abs(a - b)) / (1 + np.max(np.abs(b))), *to_float64(low, high))
+    assert 1e-4 < max(jax.tree.leaves(apart)) < 0.05  # near, but indeed computed in bfloat16
+
+
+def to_float64(*trees):
+    return jax.tree.map(lambda a: np.asarray(a).astype(np.float64), trees)
+
+
+@pytest.mark.parametrize("cell", [lstm(H, peepholes=True), gru(H), rnn(H)], ids=["lstm-peepholes", "gru", "rnn"])
+def test_hessian_vector_product(cell, problem):
+    """Forward over reverse goes through the deferred gradient."""
+    params, xs, carry, dys, _ = problem(cell)
+    direction = problem(cell, seed=1)[0]
+
+    def product(method):
+        def loss(params):
+            return jnp.sum(dys * jnp.square(unroll(cell, params, xs, carry, lengths=LENGTHS, method=method)[1]))
+
+        return jax.jvp(jax.grad(loss), (params,), (direction,))
+
+    scan, deferred = jax.jit(lambda: (product("scan"), product("deferred")))()
+    chex.assert_trees_all_close(deferred, scan, rtol=1e-9, atol=1e-9)
+
+
+def test_a_users_own_cell(problem):
+    """A matrix for a carry, and an output that depends on the input: nothing of it is known to the package."""
+    cell = associative_memory(6)
+    test_lengths_and_reverse_against_trimming_by_hand(cell, problem)
+    test_taps_against_cutting_the_sequence(cell, problem)
+
+
+def test_errors_say_what_is_allowed():
+    cell, xs = gru_cho(H), jnp.zeros((T, D))
+    params = cell.init(jax.random.key(0), D)
+    for options, message in (
+        ({"method": "scam"}, "unknown method 'scam'; allowed: auto, scan, deferred"),
+        ({"outputs": "first"}, "outputs is 'first'; allowed: 'every', 'last'"),
+        ({"segments": 0}, "segments is 0; it must be 1 or more"),
+        ({"method": "deferred"}, "'deferred' needs a cell made of gates"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            unroll(cell, params, xs, **options)
+    with pytest.raises(ValueError, match="no steps"):
+        unroll(cell, params, xs[:0])
+    with pytest.raises(AssertionError, match="shape"):
+        unroll(cell, params, xs, lengths=jnp.array([1, 2]))
