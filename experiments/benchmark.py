@@ -29,8 +29,11 @@ import tempfile
 import time
 from typing import NamedTuple
 
-import peers
 from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from experiments import peers
 
 SUITES = ("layers", "sweep", "diagnostics", "memory", "startup")
 SHAPES = ["16x100x2x32", "32x200x2x64", "32x500x2x128", "64x100x64x512"]

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
-sys.path.insert(0, str(EXPERIMENTS))
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 
-import peers  # noqa: E402
+from experiments import peers
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 LIBRARIES = {"haiku": "haiku", "equinox": "equinox", "keras": "keras", "torch": "torch"}
@@ -54,7 +54,7 @@ def test_flops_count_the_matmuls():
 def test_benchmark_writes_results_tables_and_figure(tmp_path):
     options = ["--suite=layers", "--cells=rnn", "--shapes=2x3x2x4", "--rounds=1", "--seconds=0.001", "--threads=1"]
     options += ["--contenders=flax.linen,torch", "--device=cpu", f"--out={tmp_path}"]
-    subprocess.run([sys.executable, str(EXPERIMENTS / "benchmark.py"), *options], check=True, timeout=300)
+    subprocess.run([sys.executable, str(ROOT / "experiments/benchmark.py"), *options], check=True, timeout=300)
     (step,) = (c for c in json.loads((tmp_path / "results.json").read_text())["layers"]["cases"] if c["what"] == "step")
     assert {"rnnjax", "flax.linen"} <= set(step["times"])
     ways = step["times"]["rnnjax"]["ways"]
