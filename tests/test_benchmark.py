@@ -12,7 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import peers
+from experiments import peers  # noqa: E402
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 LIBRARIES = {"haiku": "haiku", "equinox": "equinox", "keras": "keras", "torch": "torch"}
