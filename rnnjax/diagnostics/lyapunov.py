@@ -78,9 +78,7 @@ def lyapunov_spectrum(
     blocks = jax.tree.map(lambda z: z[lead:].reshape(T // interval, interval, *z.shape[1:]), zs)
     _, growth = lax.scan(stretch, state, blocks)
 
-    growth = growth[-count:].reshape(batches, -1, k) / interval
-    first = growth[:1, :1]  # a mean of small differences keeps float32's last digits
-    means = first[0] + (growth - first).mean(1)
+    means = growth[-count:].reshape(batches, -1, k).mean(1) / interval
     exponents = means.mean(0)
     order = jnp.argsort(-exponents)  # uncoupled units keep the order in which the frame met them
     exponents, error = exponents[order], means.std(0, ddof=1)[order] / batches**0.5

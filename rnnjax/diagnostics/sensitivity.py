@@ -114,7 +114,8 @@ def spectral_sensitivity(
 
     V, _ = _unit(jax.random.normal(key, (starts.size, h.size), h.dtype))
     _, logs = lax.scan(iterate, V, length=iterations + 1)
-    return SpectralSensitivity(starts, logs[-1], logs[-1] - logs[-2])
+    change = jnp.where(jnp.isfinite(logs[-1]), logs[-1] - logs[-2], 0)  # P = 0 stays 0
+    return SpectralSensitivity(starts, logs[-1], change)
 
 
 def exact_sensitivity(cell: Cell, params: Params, xs: Array, carry: Carry | None = None) -> ExactSensitivity:
