@@ -44,7 +44,7 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
                 f"task 'text': seq_len is {seq_len}, but the {split} part of {_name(path)} has {size} characters; "
                 f"it must be seq_len + 1 or more"
             )
-    parts = {split: jnp.asarray(getattr(data, split)) for split in SPLITS}
+    parts = {split: getattr(data, split) for split in SPLITS}
 
     def sample(key: Array, batch_size: int, split: str = "train") -> Batch:
         if split not in parts:
@@ -52,7 +52,7 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
         start_key, length_key = jax.random.split(key)
         start = jax.random.randint(start_key, (batch_size,), 0, len(parts[split]) - seq_len)
         t = jnp.arange(seq_len + 1)[:, None]
-        window = parts[split][start + t]
+        window = jnp.asarray(parts[split])[start + t]
         if min_seq_len is None:
             return Batch(window[:-1], window[1:])
         lengths = draw_seq_len(length_key, (batch_size,), seq_len, min_seq_len)
