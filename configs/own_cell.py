@@ -1,0 +1,42 @@
+"""A cell of your own in twenty lines: a leaky integrator, trained on adding beside the known ones.
+
+    python experiments/train.py --config=configs/own_cell.py --workdir=runs/leaky
+    python experiments/gradient_flow.py --config=configs/own_cell.py --cells=leaky,rnn,lstm --seq_len=100
+
+"""
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cells import CELLS
+from rnnjax.config import Config
+from rnnjax.initializers import glorot, orthogonal
+from rnnjax.types import Cell
+
+
+def leaky(hidden_size: int) -> Cell:
+    """h_t = a h_{t-1} + (1 - a) tanh(W_x x_t + W_h h_{t-1}), a = sigmoid(alpha) (Jaeger et al. 2007)."""
+
+    def init(key, input_size):
+        key_x, key_h, key_a = jax.random.split(key, 3)
+        return {
+            "W_x": glorot(key_x, (input_size, hidden_size)),
+            "W_h": orthogonal()(key_h, (hidden_size, hidden_size)),
+            "alpha": jax.random.uniform(key_a, (hidden_size,), minval=1.0, maxval=5.0),
+        }
+
+    def initial_carry(batch_shape):
+        return jnp.zeros((*batch_shape, hidden_size))
+
+    def step(params, h, x):
+        a = jax.nn.sigmoid(params["alpha"])
+        return a * h + (1 - a) * jnp.tanh(x @ params["W_x"] + h @ params["W_h"])
+
+    return Cell(init, initial_carry, step)
+
+
+CELLS["leaky"] = leaky
+
+
+def get_config() -> Config:
+    return Config(cell="leaky", seq_len=100, hidden_size=64, lr=4e-3, steps=2000, eval_every=200)
