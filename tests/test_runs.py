@@ -135,7 +135,7 @@ def test_links_are_refused(place, tmp_path):
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).symlink_to(target)
     before = contents(tmp_path)
-    with pytest.raises(runs.RunRefused, match="link"):
+    with pytest.raises(runs.RunRefused, match=" is a link"):
         runs.open_run(f"{tmp_path}/run/", CONFIG, INFO)
     assert contents(tmp_path) == before
 
@@ -331,15 +331,59 @@ def train(run, last):
         runs.append_rows(run, [{"step": step, "loss": 1 / step}])
         runs.save_checkpoint(run, step, tree(step))
 
+def save_3(run, kill_at):
+    runs.save_checkpoint(run, 2, tree(2))  # the first in a process also imports
+    runs.append_rows(run, [{"step": 3, "loss": 1 / 3}])
+    seen = 0
+    def hook(event, arguments):
+        nonlocal seen
+        if event == "open" or event.partition(".")[0] in ("os", "shutil"):
+            seen += 1
+            if seen == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+    runs.save_checkpoint(run, 3, tree(3))
+    return seen
+
 if __name__ == "__main__":
-    for workdir in sys.argv[1:]:  # a process each, forked after the slow imports
+    operations, workdirs = 0, sys.argv[2:]
+    count = os.pipe()
+    for number, workdir in enumerate(workdirs):  # a process each, forked after the slow imports
         process = os.fork()
         if process == 0:
             with runs.open_run(workdir, {"lr": 1}, {}) as run:
-                train(run, 10**6)
-        os.waitpid(process, 0)
-    signal.pause()
+                if sys.argv[1] == "any time":
+                    train(run, 10**6)
+                seen = save_3(run, kill_at=operations * number // len(workdirs))
+            os.write(count[1], str(seen).encode())
+            os._exit(0)
+        print(os.waitpid(process, 0)[1], flush=True)
+        if number == 0 and sys.argv[1] == "stages":
+            operations = int(os.read(count[0], 10))  # the first is not killed
+    if sys.argv[1] == "any time":
+        signal.pause()
 """
+
+
+def test_kill_9_at_each_stage_of_a_save(tmp_path, caplog):
+    saver = {"__name__": "saver"}
+    exec(SAVER, saver)
+    (tmp_path / "saver.py").write_text(SAVER)
+    with runs.open_run(tmp_path / "base", {"lr": 1}, {}) as run:
+        saver["train"](run, 2)
+    workdirs = [shutil.copytree(tmp_path / "base", tmp_path / f"run{n}") for n in range(21)]
+    command = [sys.executable, tmp_path / "saver.py", "stages", *workdirs]
+    ended = subprocess.run(command, capture_output=True, text=True).stdout.split()
+    steps = []
+    for workdir in workdirs:
+        with runs.open_run(workdir, {"lr": 1}, {}) as run:
+            assert not list(workdir.rglob(".tmp-*"))
+            step, tree = runs.latest_checkpoint(run, saver["tree"](0))
+            assert bits(tree) == bits(saver["tree"](step))
+            assert [row["step"] for row in runs.read_rows(workdir)] == list(range(1, step + 1))
+            steps.append(step)
+    assert ended == ["0"] + ["9"] * 20 and set(steps[1:]) == {2, 3}
+    assert not caplog.records  # no checkpoint was passed over: each stood whole or not at all
 
 
 def wait_for(condition, process):
@@ -356,14 +400,19 @@ def gone(process):
         return True
 
 
-def test_kill_9_in_a_save(tmp_path, request):
+def test_kill_9_at_any_time(tmp_path, request):
     """Also: a live lock is refused and names its process, a dead one is taken over."""
     script = tmp_path / "saver.py"
     script.write_text(SAVER)
     saver = {"__name__": "saver"}
     exec(SAVER, saver)
-    workdirs = [tmp_path / f"run{n}" for n in range(6)]
-    parent = subprocess.Popen([sys.executable, script, *workdirs], stderr=subprocess.DEVNULL, start_new_session=True)
+    workdirs = [tmp_path / f"run{n}" for n in range(4)]
+    parent = subprocess.Popen(
+        [sys.executable, script, "any time", *workdirs],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     request.addfinalizer(parent.wait)
     request.addfinalizer(lambda: os.killpg(parent.pid, signal.SIGKILL))
     generator = random.Random(0)
