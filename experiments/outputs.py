@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from typing import Any
 
 import jax
@@ -82,17 +83,25 @@ def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.n
 
 def finish(run: runs.Run, config: Config, train: Train, params: Any, flow: dict, seconds: float) -> dict[str, Any]:
     """Writes parameters, result, figures and, for text, the test score and a sample. Returns the result."""
+    result = write_result(run, config, train, params, flow, seconds)
+    plotting.learning_curve([run.path], run.path / "learning_curve.png")
+    if flow:
+        plotting.gradient_map(run.path, run.path / "gradient_map.png")
+    return result
+
+
+def write_result(
+    run: runs.Run, config: Config, train: Train, params: Any, flow: dict, seconds: float, stopped: str | None = None
+) -> dict[str, Any]:
+    """All that `finish` writes but the figures; result.json last. `stopped` says why a run ended before its steps."""
     rows = runs.read_rows(run.path)
-    result = summary(config, train, rows, flow, seconds)
+    result = summary(config, train, rows, flow, seconds) | {"stopped": stopped}
     runs.save_params(run, params)
     if config.task == "text":
         score, sample = read_and_write(config, train, params)
         result |= score
         runs.write_file(run.path / "sample.txt", sample)
     runs.write_file(run.path / "result.json", json.dumps(result, indent=1) + "\n")
-    plotting.learning_curve([run.path], run.path / "learning_curve.png")
-    if flow:
-        plotting.gradient_map(run.path, run.path / "gradient_map.png")
     return result
 
 
@@ -116,6 +125,14 @@ def read_and_write(config: Config, train: Train, params: Any) -> tuple[dict[str,
 def config_dict(config: Config) -> dict[str, Any]:
     """The config as config.json holds it."""
     return dataclasses.asdict(config)
+
+
+def prepare_devices(config: Config) -> None:
+    """Makes each processor core a device of its own, and float64 possible, before JAX starts."""
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
 
 
 def device_info() -> dict[str, Any]:

@@ -5,7 +5,6 @@
 The same command again resumes. Exit codes: 0 done, 1 error, 2 bad flags, 75 stopped by a signal and resumable.
 """
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments import outputs
 from experiments.flags import BadSetting, define_config, load_config, main_with_errors
+from experiments.outputs import prepare_devices
 from rnnjax import runs
 from rnnjax.config import Config, hyperparameters
 from rnnjax.training import make_train, sharded
@@ -49,14 +49,6 @@ def main(_) -> int:
         return runs.EXIT_STOPPED
     show(result, run.path)
     return runs.EXIT_DONE
-
-
-def prepare_devices(config: Config) -> None:
-    """Makes each processor core a device of its own, and float64 possible, before JAX starts."""
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    if config.dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
 
 
 def train_run(config: Config, run: runs.Run, shards: int, stop) -> dict | None:

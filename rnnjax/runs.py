@@ -102,6 +102,17 @@ def close_run(run: Run) -> None:
     with contextlib.suppress(FileNotFoundError):
         (run.path / "lock").unlink()
     os.close(run.lock)
+    with contextlib.suppress(OSError):
+        run.path.rmdir()  # if it is empty: discarded, or refused before anything was written
+
+
+def discard_run(run: Run) -> None:
+    """Removes all that the run's directory holds; closing it then removes the directory too."""
+    for path in _checkpoints(run.path):
+        _discard(path)
+    for entry in run.path.iterdir():
+        if entry.name != "lock":
+            entry.unlink()
 
 
 def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
@@ -194,7 +205,8 @@ def latest_checkpoint(run: Run, like: Any) -> tuple[int, Any] | None:
     """The newest good checkpoint as (step, tree), and the metric log taken back to it; None, and an empty log, if none.
 
     `like` is a tree of the same structure, shapes and dtypes: arrays, or the `jax.ShapeDtypeStruct`s of
-    `jax.eval_shape`. Arrays that `like` holds on chosen devices go there. Every file and leaf is checked against
+    `jax.eval_shape`; or a function to such a tree from the saved leaves' shapes by name, where it alone knows some.
+    Arrays that `like` holds on chosen devices go there. Every file and leaf is checked against
     its sha256, and the log against the length it had; a damaged checkpoint is passed over with one warning.
     Raises ValueError if the checkpoint is of another tree.
     """
@@ -211,7 +223,8 @@ def latest_checkpoint(run: Run, like: Any) -> tuple[int, Any] | None:
                 "the checkpoint of step %d is passed over: %s; going back to the one before it", _step_of(path), error
             )
             continue
-        tree = _rebuild(arrays, manifest["leaves"], like, path)
+        shapes = {name: tuple(leaf["shape"]) for name, leaf in manifest["leaves"].items()}
+        tree = _rebuild(arrays, manifest["leaves"], like(shapes) if callable(like) else like, path)
         _truncate(log, manifest["log_bytes"])
         return manifest["step"], tree
     _truncate(log, 0)

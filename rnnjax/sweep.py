@@ -3,16 +3,20 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rnnjax.config import TRACED, Config, check, hyperparameters
-from rnnjax.training import Train, TrainState, make_train
+from rnnjax.training import Hyperparameters, Train, TrainState, make_train
+from rnnjax.types import Array
+
+MAX_WIDTH = 64
 
 
 class Bucket(NamedTuple):
@@ -23,23 +27,33 @@ class Bucket(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """A bucket's runs side by side, K lanes: every array has a leading K, padded to fill the devices."""
+    """Runs of one bucket side by side, K of them: every array has a leading K, sharded over the devices."""
 
     train: Train
-    init: Any  # (keys [K], hyperparameters [K]) -> states [K]
-    chunk: Any  # (states [K], hyperparameters [K]) -> (states [K], records [K])
+    init: Callable[[Array, Hyperparameters], TrainState]  # (keys [K], hyperparameters [K]) -> states
+    chunk: Callable[[TrainState, Hyperparameters], tuple[TrainState, dict]]  # -> (states, records), as `Train.chunk`
+    place: Callable[[Any], Any]  # a tree of [K, ...] on the devices, as `init` and `chunk` return it
 
 
 def trial_id(config: Config) -> str:
     """16 hexadecimal digits that name what a trial is: a hash of its whole config."""
-    text = json.dumps(dataclasses.asdict(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _digest(dataclasses.asdict(config))
+
+
+def bucket_id(config: Config) -> str:
+    """16 hexadecimal digits that name the program which runs `config`: a hash of all that is static in it."""
+    return _digest(static_settings(config))
+
+
+def static_settings(config: Config) -> dict[str, Any]:
+    """What decides the program. Of an optional traced field that is whether it is set, and not its value."""
+    return {n: v is None if n in TRACED else v for n, v in dataclasses.asdict(config).items()}
 
 
 def grid(config: Config, axes: dict[str, Sequence]) -> list[Config]:
-    """Every combination of the values in `axes`, the last axis fastest; each trial is checked.
+    """Every combination of the values in `axes`, the last axis fastest, without duplicates; each trial is checked.
 
-    Raises ValueError for a field that Config lacks, or a combination that `check` refuses.
+    Raises ValueError for a combination that `check` refuses.
     """
     trials = [config]
     for name, values in axes.items():
@@ -51,59 +65,56 @@ def grid(config: Config, axes: dict[str, Sequence]) -> list[Config]:
 
 def buckets(trials: Sequence[Config]) -> list[Bucket]:
     """Groups trials by all that is static: one compiled program a bucket."""
-    groups: dict[tuple, list[Config]] = {}
+    groups: dict[str, list[Config]] = {}
     for trial in trials:
-        fields = dataclasses.asdict(trial)
-        # Whether an optional traced field is set decides the program; its value does not.
-        static = {n: v is None if n in TRACED else v for n, v in fields.items()}
-        groups.setdefault(tuple(static.items()), []).append(trial)
+        groups.setdefault(bucket_id(trial), []).append(trial)
     return [Bucket(group[0], tuple(group)) for group in groups.values()]
 
 
-def make_lanes(config: Config, devices: Sequence[jax.Device] | None = None, width: int | None = None) -> Lanes:
+def make_lanes(config: Config, devices: Sequence[jax.Device] | None = None, width: int = 1) -> Lanes:
     """The runs of one bucket, sharded over devices with no communication between them.
 
     Args:
       config: the bucket's.
-      devices: all of `jax.devices()` by default.
-      width: how many lanes a device advances at once with `vmap`. 1 maps over lanes instead, and is bitwise equal
-        to solo runs. By default 1 on a CPU, where it is also faster, and all of a device's lanes elsewhere.
+      devices: all of this process's by default.
+      width: how many lanes a device advances at once with `vmap`; the same lane at the same width gives the same
+        bits wherever it lies. 1 maps over lanes instead, and gives the bits of a solo run.
 
-    The number of lanes must be a multiple of `len(devices) * width`: see `pad`.
+    The number of lanes must be a multiple of `len(devices) * width`: see `lane_count`.
     """
-    devices = jax.devices() if devices is None else devices
-    width = default_width() if width is None else width
+    devices = jax.local_devices() if devices is None else devices
     train = make_train(config)
     mesh = jax.sharding.Mesh(np.asarray(devices), ("lanes",))
+    over_devices = NamedSharding(mesh, P("lanes"))
 
     def over_lanes(function):
         def local(*args):
-            if width == 0:
-                return jax.vmap(function)(*args)
             return jax.lax.map(lambda a: function(*a), args, batch_size=None if width == 1 else width)
 
         return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("lanes"), out_specs=P("lanes"), check_vma=False))
 
-    return Lanes(train, over_lanes(train.init), over_lanes(train.chunk))
+    def place(tree):
+        return jax.device_put(tree, over_devices)
+
+    return Lanes(train, over_lanes(train.init), over_lanes(train.chunk), place)
 
 
-def default_width() -> int:
-    """1 on a CPU; 0, meaning all lanes of a device at once, on an accelerator."""
-    return 1 if jax.default_backend() == "cpu" else 0
+def default_width(trials: int, devices: Sequence[jax.Device]) -> int:
+    """1 on a CPU, where mapping is faster than vmapping; on an accelerator all trials at once, up to MAX_WIDTH."""
+    return 1 if devices[0].platform == "cpu" else min(math.ceil(trials / len(devices)), MAX_WIDTH)
 
 
-def lane_inputs(trials: Sequence[Config], count: int) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Keys `[K]` and hyperparameters `[K]` of the trials, the last repeated up to `count` lanes."""
-    padded = [*trials, *[trials[-1]] * (count - len(trials))]
-    keys = jnp.stack([jax.random.key(trial.seed) for trial in padded])
-    values = [hyperparameters(trial) for trial in padded]
-    return keys, {name: jnp.asarray([v[name] for v in values], jnp.float32) for name in values[0]}
+def lane_count(lanes: int, devices: int, width: int) -> int:
+    """The number of lanes that holds `lanes` and fills every device alike."""
+    unit = devices * width
+    return math.ceil(lanes / unit) * unit
 
 
-def lane_count(trials: int, devices: int, width: int) -> int:
-    """The number of lanes that holds `trials` and fills every device alike."""
-    unit = devices * max(width, 1)
-    return -(-trials // unit) * unit
+def lane_inputs(trials: Sequence[Config]) -> tuple[Array, Hyperparameters]:
+    """Keys `[K]` and hyperparameters `[K]` of trials of one bucket."""
+    keys = jax.vmap(jax.random.key)(np.asarray([trial.seed for trial in trials], np.uint32))
+    values = [hyperparameters(trial) for trial in trials]
+    return keys, {name: np.asarray([v[name] for v in values], np.float32) for name in values[0]}
 
 
 def take_lane(tree: Any, k: int) -> Any:
@@ -111,16 +122,15 @@ def take_lane(tree: Any, k: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[k], tree)
 
 
-__all__ = [
-    "Bucket",
-    "Lanes",
-    "TrainState",
-    "buckets",
-    "default_width",
-    "grid",
-    "lane_count",
-    "lane_inputs",
-    "make_lanes",
-    "take_lane",
-    "trial_id",
-]
+def to_host(states: TrainState) -> TrainState:
+    """States as numpy arrays, each key as its numbers: to take apart and put together without a compiled program."""
+    return jax.device_get(states._replace(key=jax.random.key_data(states.key)))
+
+
+def from_host(states: TrainState) -> TrainState:
+    """The inverse of `to_host`, but for where the arrays lie: see `Lanes.place`."""
+    return states._replace(key=jax.random.wrap_key_data(states.key))
+
+
+def _digest(settings):
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
