@@ -6,12 +6,14 @@ import inspect
 import math
 
 from rnnjax.cells import CELLS
+from rnnjax.diagnostics.forward_mode import gradient_of
 from rnnjax.tasks import TASKS
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "exponential")
 DTYPES = ("float32", "bfloat16", "float64")
 METHODS = ("auto", "scan", "deferred")
+PENALTIES = ("omega", "flossing", "orthogonality", "jacobian")  # added to the loss, each with its weight
 
 
 def _field(default, doc: str):
@@ -49,6 +51,12 @@ class Config:
     momentum: float = _field(0.9, "of momentum and rmsprop's decay")
     weight_decay: float = _field(0.0, "decoupled in adamw, L2 elsewhere [traced]")
     clip: float = _field(1.0, "largest global norm of the gradient; 0 does not clip [traced]")
+    gradient: str = _field("bptt", "of the recurrence: bptt, tbptt:K, rtrl, snap1 or uoro")
+    cotangent_clip: float = _field(0.0, "largest |dL/dh_t| passed on from step to step; 0 does not clip")
+    omega: float = _field(0.0, "weight of Pascanu's regulariser (2013): errors keep their norm on the way back")
+    flossing: float = _field(0.0, "weight of gradient flossing (Engelken 2023): Lyapunov exponents near zero")
+    orthogonality: float = _field(0.0, "weight of |W_h^T W_h - I|^2")
+    jacobian: float = _field(0.0, "weight of (|J_t v| - 1)^2 for random v: steps keep lengths")
     batch_size: int = _field(32, "B, sequences a step")
     steps: int = _field(5000, "training steps")
     eval_every: int = _field(250, "steps between evaluations, compiled as one scan")
@@ -86,7 +94,7 @@ def check(config: Config) -> None:
         _require(config, name, lambda v: v >= 1, "1 or more")
     for name in ("lr", "final_lr"):
         _require(config, name, lambda v: 0 < v < math.inf, "a finite number above 0")
-    for name in ("weight_decay", "clip"):
+    for name in ("weight_decay", "clip", "cotangent_clip", *PENALTIES):
         _require(config, name, lambda v: 0 <= v < math.inf, "a finite number, 0 or more")
     for name in ("dropout", "momentum"):
         _require(config, name, lambda v: 0 <= v < 1, "in [0, 1)")
@@ -102,6 +110,10 @@ def check(config: Config) -> None:
         raise ValueError(
             "dropout acts between layers and num_layers is 1; allowed: dropout=0 or num_layers of 2 or more"
         )
+    gradient_of(config.gradient)
+    changed = [name for name in PENALTIES if getattr(config, name)] + ["gradient"] * (config.gradient != "bptt")
+    if config.bidirectional and changed:
+        raise ValueError(f"{changed[0]}={getattr(config, changed[0])!r} reads forwards; allowed: bidirectional=False")
     make_task(config)  # a task knows what lengths it can have
     make_cell(config)  # and a cell which options
 

@@ -1,5 +1,6 @@
 """Flax NNX modules: any cell as a layer, layers as a stack, and a stack with an encoder and a readout as a model."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import chex
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn.recurrent import flip_sequences
 
+from rnnjax.diagnostics.forward_mode import gradient_of
 from rnnjax.types import Array, Carry, Cell, Params
 from rnnjax.unroll import make_probe, make_taps, unroll
 
@@ -29,7 +31,7 @@ class SequenceModel(nnx.Module):
       embedding_size: width of the encoder. Tokens default to the width of the first cell; other inputs go to the stack
         as they are unless it is given, and through a linear map if so.
       readout: "last" reads each sequence's last valid step, "every" each step, "mean" the mean over the valid steps.
-      dropout, residual, bidirectional, dtype, method, segments: of `Stack`.
+      dropout, residual, bidirectional, dtype, method, segments, gradient: of `Stack`.
       rngs: `params`, and `dropout` if there is any.
 
     Raises ValueError for an unknown `readout`.
@@ -50,6 +52,7 @@ class SequenceModel(nnx.Module):
         dtype: jnp.dtype | None = None,
         method: str = "auto",
         segments: int = 1,
+        gradient: str = "bptt",
         rngs: nnx.Rngs,
     ):
         if readout not in READOUTS:
@@ -73,6 +76,7 @@ class SequenceModel(nnx.Module):
             dtype=dtype,
             method=method,
             segments=segments,
+            gradient=gradient,
             rngs=rngs,
         )
         # Not computed in `dtype`: outputs rounded to bfloat16 would round the loss.
@@ -136,6 +140,7 @@ class Stack(nnx.Module):
       residual: add each layer's input to its output where the widths agree.
       bidirectional: run each layer in both directions, and concatenate what they show.
       dtype, method, segments: as in `unroll`.
+      gradient: of `RNN`; of forward layers alone, without taps.
       rngs: `params`, and `dropout` if there is any.
 
     Raises ValueError if `cells` is empty, TypeError if it is one Cell.
@@ -152,10 +157,12 @@ class Stack(nnx.Module):
         dtype: jnp.dtype | None = None,
         method: str = "auto",
         segments: int = 1,
+        gradient: str = "bptt",
         rngs: nnx.Rngs,
     ):
         _check_cells(cells)
-        options = {"time_major": True, "dtype": dtype, "method": method, "segments": segments, "rngs": rngs}
+        options = {"time_major": True, "dtype": dtype, "method": method, "segments": segments}
+        options |= {"gradient": gradient, "rngs": rngs}
         layers, width = [], in_features
         for cell in cells:
             layer = RNN(cell, width, **options)
@@ -337,6 +344,8 @@ class RNN(nnx.Module):
       in_features: D.
       time_major, return_carry, reverse, keep_order: defaults of the call.
       dtype, method, segments: as in `unroll`.
+      gradient: "bptt", or another that `diagnostics.forward_mode.gradient_of` knows, such as "tbptt:20" or "rtrl": same
+        outputs, without reverse, taps or probe. "uoro" draws its signs from a stream `gradient`, see `nnx.reseed`.
       rngs: its `params` stream draws the parameters.
     """
 
@@ -352,6 +361,7 @@ class RNN(nnx.Module):
         dtype: jnp.dtype | None = None,
         method: str = "auto",
         segments: int = 1,
+        gradient: str = "bptt",
         rngs: nnx.Rngs,
     ):
         self.params = nnx.Dict(
@@ -366,6 +376,9 @@ class RNN(nnx.Module):
         self.dtype = dtype
         self.method = method
         self.segments = segments
+        self.gradient = gradient
+        self.deterministic = False  # set by `model.eval()`: then the gradient is BPTT's, and nothing is drawn
+        self.signs = nnx.Rngs(gradient=rngs.params()) if gradient == "uoro" else None
         self._cell = _ByIdentity(cell)
 
     @property
@@ -404,20 +417,15 @@ class RNN(nnx.Module):
         xs = inputs if time_major else jnp.moveaxis(inputs, -2, 0)
         chex.assert_axis_dimension(xs, -1, self.in_features)
         params: Params = {name: param[...] for name, param in self.params.items()}
-        carry, ys = unroll(
-            self.cell,
-            params,
-            xs,
-            initial_carry,
-            lengths=seq_lengths,
-            reverse=reverse,
-            outputs=outputs,
-            taps=taps,
-            probe=probe,
-            segments=self.segments,
-            method=self.method,
-            dtype=self.dtype,
-        )
+        if self.gradient == "bptt" or self.deterministic:
+            options = {"reverse": reverse, "taps": taps, "probe": probe, "dtype": self.dtype}
+            run = functools.partial(unroll, segments=self.segments, method=self.method, **options)
+        elif reverse or taps is not None or probe is not None:
+            raise ValueError(f"gradient {self.gradient!r} reads forwards and has no taps or probe; allowed: 'bptt'")
+        else:
+            key = None if self.signs is None else self.signs.gradient()
+            run = functools.partial(gradient_of(self.gradient), key=key)
+        carry, ys = run(self.cell, params, xs, initial_carry, lengths=seq_lengths, outputs=outputs)
         if outputs == "every":
             if reverse and not _given(keep_order, self.keep_order):
                 ys = flip_sequences(ys, seq_lengths, num_batch_dims=xs.ndim - 2, time_major=True)

@@ -35,7 +35,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -260,7 +259,7 @@ def save_arrays(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
     for name, array in arrays.items():
         array = np.asarray(array)
         _check_tensor_name(name)
-        if array.dtype == ml_dtypes.bfloat16:
+        if array.dtype == jnp.bfloat16:
             name, array = f"{name}:bfloat16", array.view(np.uint16)
         if array.dtype.kind not in "biufc":
             raise ValueError(f"array {name!r} has dtype {array.dtype}; allowed: numbers and booleans")
@@ -546,7 +545,7 @@ def _read_members(archive, size):
         with archive.open(member) as file:
             arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
         if colon:
-            arrays[name] = arrays[name].view(ml_dtypes.bfloat16)
+            arrays[name] = arrays[name].view(jnp.bfloat16)
     return arrays
 
 

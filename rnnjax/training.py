@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from rnnjax.config import Config, make_cell, make_task
+from rnnjax.diagnostics import penalties
 from rnnjax.diagnostics.gradient_flow import rms_over_batch
 from rnnjax.modules import SequenceModel
 from rnnjax.types import Array, Batch, Task
@@ -47,7 +48,8 @@ def make_train(config: Config, shards: int = 1) -> Train:
     Data are drawn on the device, so nothing but the state needs saving. A record holds, for the steps since the last
     one, the mean `loss`, the mean `grad_norm` before clipping and the `clipped` fraction; `eval_loss` and the task's
     metrics on fresh data of a fixed key as `eval_<name>`; and `flow`, the root mean square |dL/dh_t| over
-    those steps and sequences, leaves `[T]` for each layer and carry part, if `config.gradient_flow`.
+    those steps and sequences, leaves `[T]` for each layer and carry part, if `config.gradient_flow` (and the gradient
+    is bptt; else None).
 
     A loss, gradient or update that is not finite freezes the run where it was: parameters stay at their last
     finite values, and `diverged` and `blame` say when and what.
@@ -61,6 +63,7 @@ def make_train(config: Config, shards: int = 1) -> Train:
     graphdef, _, rest = nnx.split(_abstract_model(config, task), nnx.Param, ...)
     batch_size = config.batch_size // shards
     T = jax.eval_shape(lambda: task.sample(jax.random.key(0), 1)).inputs.shape[0]
+    probed = config.gradient_flow and config.gradient == "bptt"
     probe = nnx.eval_shape(lambda: _model(config, task, jax.random.key(0)).make_probe(T, (batch_size,)))
 
     def merge(params, dropout_key=None):
@@ -70,7 +73,7 @@ def make_train(config: Config, shards: int = 1) -> Train:
             model.eval()
         else:
             model.train()
-            nnx.reseed(model, dropout=dropout_key)
+            nnx.reseed(model, dropout=dropout_key, gradient=jax.random.fold_in(dropout_key, 1))
         return model
 
     def init(key, hyperparameters):
@@ -81,7 +84,9 @@ def make_train(config: Config, shards: int = 1) -> Train:
         return TrainState(jnp.int32(0), run_key, params, optimizer.init(params), nothing, jnp.int32(0))
 
     def loss(params, probe, batch, key):
-        return task.loss(merge(params, key)(batch.inputs, lengths=batch.lengths, probe=probe), batch)
+        model = merge(params, key)
+        value = task.loss(model(batch.inputs, lengths=batch.lengths, probe=probe), batch)
+        return value + penalty(config, model, batch.inputs, jax.random.fold_in(key, 2)), value
 
     def step(state, hyperparameters):
         data_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -90,8 +95,10 @@ def make_train(config: Config, shards: int = 1) -> Train:
             index = jax.lax.axis_index(axis_name)
             batch = _slice_of_batch(task, batch, index * batch_size, batch_size)
             dropout_key = jax.random.fold_in(dropout_key, index)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), probe) if config.gradient_flow else None
-        value, (gradient, squares) = jax.value_and_grad(loss, argnums=(0, 1))(state.params, zeros, batch, dropout_key)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), probe) if probed else None
+        (_, value), (gradient, squares) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+            state.params, zeros, batch, dropout_key
+        )
         flow = jax.tree.map(jnp.square, rms_over_batch(squares, batch_size))
         if axis_name is not None:
             value, gradient, flow = jax.lax.pmean((value, gradient, flow), axis_name)
@@ -193,11 +200,37 @@ def make_optimizer(config: Config, hyperparameters: Hyperparameters) -> optax.Gr
     return optax.chain(*order, optax.scale_by_learning_rate(schedule))
 
 
+PENALTIES = {
+    "omega": penalties.omega,
+    "flossing": penalties.flossing,
+    "orthogonality": penalties.orthogonal,
+    "jacobian": penalties.jacobian,
+}
+
+
+def penalty(config: Config, model: SequenceModel, inputs: Array, key: Array) -> Array | float:
+    """The weighted sum of the config's penalties over the layers, each on the sequence that it reads; 0 without any."""
+    weights = {name: getattr(config, name) for name in PENALTIES if getattr(config, name)}
+    if not weights:
+        return 0.0
+    xs, total = inputs if model.encoder is None else model.encoder(inputs), 0.0
+    for number, layer in enumerate(model.stack.layers):
+        params = {name: param[...] for name, param in layer.params.items()}
+        for name, weight in weights.items():
+            total += weight * PENALTIES[name](layer.cell, params, xs, jax.random.fold_in(key, number))
+        if number + 1 < len(model.stack.layers):
+            xs = layer(xs)
+    return total
+
+
 def _model(config: Config, task: Task, key: Array, hyperparameters: Hyperparameters | None = None) -> SequenceModel:
     hyperparameters = hyperparameters or {}
     traced = {name: hyperparameters[name] for name in ("gain", "forget_bias") if name in hyperparameters}
+    cell = make_cell(config, **traced)
+    if config.cotangent_clip:
+        cell = penalties.clip_cotangent(cell, config.cotangent_clip)
     return SequenceModel(
-        [make_cell(config, **traced) for _ in range(config.num_layers)],
+        [cell] * config.num_layers,
         input_size=task.input_size,
         output_size=task.output_size,
         tokens=task.tokens,
@@ -209,6 +242,7 @@ def _model(config: Config, task: Task, key: Array, hyperparameters: Hyperparamet
         dtype=None if config.dtype == "float32" else jnp.dtype(config.dtype),
         method=config.method,
         segments=config.segments,
+        gradient=config.gradient,
         rngs=nnx.Rngs(key),
     )
 

@@ -131,6 +131,35 @@ def test_a_cell_that_a_user_wrote_trains_on_adding_and_has_its_gradient_map(monk
     assert flow.h.shape == (2, 6) and np.all(np.asarray(flow.h) > 0)
 
 
+@pytest.mark.parametrize("method", ["rtrl", "tbptt:8"])
+def test_other_gradients_that_are_exact_train_alike(method):
+    config = dataclasses.replace(SMALL, cell="rnn", hidden_size=3, eval_every=6, gradient_flow=False)
+    key = jax.random.key(0)
+    exact, _ = jax.jit(make_train(config).run)(key, values(config))
+    other = dataclasses.replace(config, gradient=method)
+    check(other)
+    found, _ = jax.jit(make_train(other).run)(key, values(other))
+    leaves_close(found.params, exact.params, 1e-5)
+
+
+def test_noisy_gradients_and_penalties_change_what_is_learned_and_stay_finite():
+    plain = dataclasses.replace(SMALL, cell="rnn", hidden_size=3, eval_every=6, gain=1.5)
+    exact, _ = jax.jit(make_train(plain).run)(jax.random.key(0), values(plain))
+    for change in ({"gradient": "uoro"}, {"omega": 1.0, "flossing": 1.0, "jacobian": 1.0}, {"cotangent_clip": 1e-3}):
+        config = dataclasses.replace(plain, **change)
+        check(config)
+        state, _ = jax.jit(make_train(config).run)(jax.random.key(0), values(config))
+        pairs = list(zip(jax.tree.leaves(state.params), jax.tree.leaves(exact.params), strict=True))
+        assert all(np.all(np.isfinite(a)) for a, _ in pairs) and any(np.any(a != b) for a, b in pairs)
+
+
+def test_the_orthogonality_penalty_makes_the_recurrent_matrix_orthogonal():
+    config = dataclasses.replace(SMALL, cell="rnn", gain=2.0, orthogonality=1.0, steps=300, eval_every=300, lr=3e-2)
+    state, _ = jax.jit(make_train(config).run)(jax.random.key(0), values(config))
+    W = state.params["stack"]["layers"][0]["params"]["W_h"][...]
+    assert np.linalg.norm(W.T @ W - np.eye(6)) < 0.5  # from |4 I - I| = 7.3
+
+
 def test_elementwise_vectors_of_a_user_s_gated_cell_learn():
     """A cell from `gated` with a vector of its own gets that vector's gradient (here against finite differences)."""
     with jax.enable_x64(True):
