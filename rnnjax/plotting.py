@@ -23,7 +23,8 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from rnnjax.runs import load_arrays, read_config, read_rows
 
-# Wong (2011, Nature Methods 8:441) for our cells and Tol's "muted" for a user's: safe for the colour-blind.
+# After Wong (2011, Nature Methods 8:441), safe for the colour-blind; a user's cell gets one of Tol's "muted" scheme,
+# made light enough for a dark page.
 CELL_COLORS = {
     "rnn": "#D55E00",
     "irnn": "#E69F00",
@@ -32,7 +33,7 @@ CELL_COLORS = {
     "gru_cho": "#CC79A7",
     "mgu": "#56B4E9",
 }
-OTHER_COLORS = ("#AA4499", "#999933", "#44AA99", "#882255", "#117733", "#8877DD", "#DDAA33", "#CC6677")
+OTHER_COLORS = ("#B65FC2", "#999933", "#44AA99", "#C0578A", "#7A9E2E", "#8877DD", "#B8862B", "#CC6677")
 REACH = 1e-3  # the gradient reach is how far back the gradient stays above this part of its last value
 GREY = "#9a9a9a"  # no value
 DECADES = 8  # of a gradient map's colours; what is smaller has the lowest colour

@@ -1,0 +1,222 @@
+"""The report's numbers are NumPy's own from the same files, and nothing that a run is called can act in the page."""
+
+import csv
+import html.parser
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from experiments import gradient_flow, report  # noqa: E402
+from rnnjax import runs  # noqa: E402
+from rnnjax.config import Config, hyperparameters  # noqa: E402
+from rnnjax.training import make_train  # noqa: E402
+
+EVIL = "<script>alert('x')</script>"
+SCORES = {  # (cell, lr) -> the last score of each seed
+    ("gru", 0.001): [0.03, 0.2, 0.01, 0.09],
+    ("gru", 0.01): [0.02, 0.001, 0.3, 0.04],
+    ("rnn", 0.001): [0.16, 0.17, 0.18, 0.15],
+    ("rnn", 0.01): [0.14, None, 0.19, 0.2],
+    (EVIL, 0.01): [0.1, 0.1, 0.1, 0.1],
+}
+SOLVED = 0.05
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A sweep's directory with hostile names in it."""
+    path = tmp_path_factory.mktemp("sweep <b>&")
+    for (cell, lr), scores in SCORES.items():
+        for seed, score in enumerate(scores):
+            write_trial(path / "trials" / f"{cell[:3]}{lr}{seed}", cell, lr, seed, score)
+    (path / "trials" / "unfinished").mkdir()
+    (path / "trials" / "unfinished" / "config.json").write_text("{}")
+    return path
+
+
+def write_trial(path, cell, lr, seed, score):
+    path.mkdir(parents=True)
+    config = {"task": "adding", "variant": EVIL, "seq_len": 7, "cell": cell, "lr": lr, "seed": seed, "clip": 1.0}
+    about = {"versions": {"jax": EVIL}, "git": EVIL, "devices": {"platform": "cpu"}}
+    (path / "config.json").write_text(json.dumps({"config": config} | about))
+    solved_at = 20 if score is not None and score <= SOLVED else None
+    rows = [{"step": s, "eval_mse": v, "diverged": -1} for s, v in ((10, 0.17), (20, 0.1 if score is None else score))]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    runs.save_arrays(path / "gradient_flow.npz", {"step": np.array([10, 20]), "layer0.h": np.full((2, 7), 0.5**seed)})
+    result = {"task": "adding", "cell": cell, "score_name": "mse", "score": score, "baseline": 0.1667}
+    result |= {
+        "solved_threshold": SOLVED,
+        "higher_is_better": False,
+        "solved_at": solved_at,
+        "gradient_reach": 3 + seed,
+    }
+    (path / "result.json").write_text(json.dumps(result | {"seconds": 2.0 + seed, "steps_per_second": 10.0}))
+
+
+@pytest.fixture(scope="module")
+def page(sweep):
+    return report.write_report([str(sweep)], str(sweep / "report"))
+
+
+def test_settings_csv_holds_numpys_numbers(page):
+    with open(page.parent / "settings.csv", newline="") as file:
+        rows = {(row["cell"], float(row["lr"])): row for row in csv.DictReader(file)}
+    assert set(rows) == set(SCORES)
+    medians = {}
+    for key, row in rows.items():
+        scores = np.array([np.inf if s is None else s for s in SCORES[key]])
+        shown = [float(row[f"score_{name}"]) for name in ("q1", "median", "q3")]
+        finite = scores[np.isfinite(scores)]
+        if len(finite) == 4:
+            np.testing.assert_allclose(shown, np.percentile(scores, [25, 50, 75]))
+        else:
+            np.testing.assert_allclose(shown[:2], [np.percentile(scores, 25), np.median(scores)])
+            assert shown[2] == math.inf  # one of four is the worst there is
+        medians[key] = np.median(scores)
+        solved = int(np.sum(scores <= SOLVED))
+        assert (int(row["solved"]), int(row["seeds"])) == (solved, 4)
+        assert float(row["success_rate"]) == solved / 4
+        assert float(row["median_gradient_reach"]) == 4.5 and float(row["median_seconds"]) == 3.5
+    for (cell, lr), row in rows.items():
+        is_best = medians[cell, lr] == min(value for (other, _), value in medians.items() if other == cell)
+        assert row["best_of_cell"] == str(is_best)
+
+
+def test_runs_csv_has_a_line_a_run(page, sweep):
+    with open(page.parent / "runs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 20
+    assert {Path(row["run"]).parent for row in rows} == {sweep / "trials"}
+    assert sorted((row["cell"], float(row["lr"]), row["score"]) for row in rows) == sorted(
+        (cell, lr, "" if score is None else str(score)) for (cell, lr), scores in SCORES.items() for score in scores
+    )
+    table = report.runs_csv([report.find_runs([str(sweep)])[0][0]._replace(config={"text_path": "=cmd()"})])
+    assert next(csv.DictReader(io.StringIO(table)))["text_path"] == "'=cmd()"
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would make of it: elements, what they load, and text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.loads, self.texts, self.attributes = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attributes]
+        self.loads += [value for name, value in attributes if name in ("src", "srcset", "href", "data", "action")]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_the_page_escapes_every_name_and_loads_nothing(page):
+    text = page.read_text()
+    seen = Page(text)
+    assert not {"script", "b&", "link", "iframe", "object"} & set(seen.tags)
+    assert not [name for name in seen.attributes if name.startswith("on")]
+    assert "http://" not in text and "https://" not in text and "@import" not in text and "url(" not in text
+    assert len(seen.loads) >= 2 * (1 + 1 + 3) and all(load.startswith("data:image/png;base64,") for load in seen.loads)
+    shown = " ".join(seen.texts)
+    assert EVIL in shown  # as text: the cell, the variant and the versions
+    assert f"adding ({EVIL}), T = 7" in shown
+    assert "sweep <b>&" in shown
+
+
+def test_the_page_shows_the_best_setting_of_each_cell_with_its_interval(page):
+    shown = " ".join(" ".join(Page(page.read_text()).texts).split())
+    assert "20 finished runs" in shown and "1 unfinished left out" in shown
+    q1, median, q3 = (f"{v:.3g}" for v in np.percentile(SCORES["gru", 0.01], [25, 50, 75]))
+    assert f"gru 0.01 {median} [{q1} to {q3}] 3/4 [30% to 95%]" in shown
+    assert shown.index("gru 0.01") < shown.index("rnn 0.001") < shown.index("What differs between the runs")
+    assert "lr 0.01 (12), 0.001 (8)" in shown
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 5), (1, 4), (3, 4), (8, 8), (40, 97)])
+def test_wilson_interval_holds_the_rates_whose_own_spread_reaches_what_was_seen(k, n):
+    low, high = report.wilson_interval(k, n)
+    p = np.linspace(0, 1, 200_001)
+    inside = p[np.abs(k / n - p) <= 1.959964 * np.sqrt(p * (1 - p) / n)]
+    np.testing.assert_allclose([low, high], [inside.min(), inside.max()], atol=1e-5)
+
+
+def test_quantile_of_scores_with_infinities():
+    values = np.random.default_rng(0).normal(size=7).tolist()
+    for q in (0.0, 0.25, 0.5, 0.6, 1.0):
+        np.testing.assert_allclose(report.quantile(values, q), np.quantile(values, q))
+    assert report.quantile([1.0, math.inf, 2.0], 0.5) == 2.0
+    assert report.quantile([1.0, math.inf, 2.0, math.inf], 0.5) == math.inf
+    assert report.quantile([-math.inf, 1.0], 0.5) == -math.inf
+
+
+def test_what_is_missing_is_one_line(tmp_path, sweep):
+    with pytest.raises(ValueError, match="is not a directory; allowed: a run directory"):
+        report.find_runs([str(tmp_path / "none")])
+    with pytest.raises(ValueError, match=r"holds no run: there is no config\.json"):
+        report.find_runs([str(tmp_path)])
+    with pytest.raises(ValueError, match=r"result\.json is missing; 1 of 1 runs unfinished"):
+        report.find_runs([str(sweep / "trials" / "unfinished")])
+    write_trial(tmp_path / "run", "gru", 0.1, 0, 0.1)
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    command = [sys.executable, str(ROOT / "experiments/report.py"), f"--runs={tmp_path / 'run'}", f"--out={tmp_path}/x"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "run/metrics.jsonl is missing" in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_gradient_profile_is_that_of_backpropagation_by_hand(tmp_path):
+    """h_t = tanh(W_x x_t + W_h h_{t-1} + b), y = W h_L + c, L_b = (y - target)^2 of a sequence of L steps: dL_b/dh_t
+    in NumPy, float64, one sequence after the other, rms over sequences at the same distance from their ends."""
+    config = Config(task="adding", cell="rnn", seq_len=6, min_seq_len=2, hidden_size=5, batch_size=4)
+    train = make_train(config)
+    params = jax.jit(lambda key: train.init(key, hyperparameters(config)).params)(jax.random.key(7))
+    run = runs.open_run(tmp_path / "run", {}, {})
+    runs.save_params(run, params)
+    runs.close_run(run)
+    initial, trained = gradient_flow.make_profile(config)
+    profile = trained(7, tmp_path / "run")
+    np.testing.assert_array_equal(profile, initial(7))
+
+    names = ("params/W_x", "params/W_h", "params/b", "readout/kernel", "readout/bias")
+    arrays = runs.load_params(tmp_path / "run")
+    W_x, W_h, b, W, c = (next(a.astype(float) for n, a in arrays.items() if f"{end}/" in n + "/") for end in names)
+    batch = jax.jit(lambda key: train.task.sample(key, 4, "validation"))(jax.random.key(7))
+    squares = np.zeros((6, 4))
+    for k, L in enumerate(np.asarray(batch.lengths)):
+        hs = [np.zeros(5)]
+        for x in np.asarray(batch.inputs[:L, k], float):
+            hs.append(np.tanh(x @ W_x + hs[-1] @ W_h + b))
+        dh = W @ (2 * (hs[-1] @ W + c - np.asarray(batch.targets[k], float)))
+        for back, h in enumerate(reversed(hs[1:])):
+            squares[5 - back, k] = dh @ dh
+            dh = W_h @ (dh * (1 - h**2))
+    expected = np.sqrt(squares.mean(axis=1))
+    assert len(set(np.asarray(batch.lengths).tolist())) > 1
+    np.testing.assert_allclose(profile, expected, rtol=1e-5)
+    first = np.flatnonzero(expected)[0]
+    scaled = np.stack([expected, expected])[:, first:]
+    np.testing.assert_allclose(gradient_flow.ratio(scaled), expected[first] / expected[-1])
+
+
+def test_trained_runs_are_those_of_the_best_setting_and_of_one_problem(sweep, tmp_path):
+    for seed, score in enumerate((0.1, 0.2)):
+        for lr in (0.01, 0.1):
+            write_trial(tmp_path / f"{lr}{seed}", "gru", lr, seed, score * lr)
+    for path in tmp_path.glob("*/config.json"):
+        path.write_text(path.read_text().replace(json.dumps(EVIL), "null"))
+    found = gradient_flow.find_trained([str(tmp_path)], None, None)
+    assert [(c.lr, c.seed, path.name) for c, path in found["gru"]] == [(0.01, 0, "0.010"), (0.01, 1, "0.011")]
+    with pytest.raises(ValueError, match="one problem at a time, of --task=adding --seq_len=7"):
+        gradient_flow.find_trained([str(tmp_path)], "copy", None)
