@@ -105,7 +105,9 @@ def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None
         marker = "o" if len(steps) == 1 else None
         axes.plot(steps, middle, style, color=cell_color(cell), marker=marker, linewidth=1.8, label=_plain(label))
         if len(group) > 1:
-            axes.fill_between(steps, low, high, color=cell_color(cell), alpha=0.22, linewidth=0)
+            axes.fill_between(
+                steps, low, high, color=cell_color(cell), alpha=0.22 if len(groups) < 5 else 0.1, linewidth=0
+            )
         for run in group:
             if (stop := diverged_at(run)) is not None:
                 axes.plot(stop, np.interp(stop, steps, middle), "x", color=cell_color(cell), markersize=8, mew=2)
