@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.flags import main_with_errors
+from experiments.outputs import prepare_devices
 from experiments.sweep import run_sweep, trial_directory
-from experiments.train import prepare_devices
 from rnnjax import plotting, runs, sweep
 from rnnjax.config import Config
 
@@ -92,6 +92,7 @@ def show(workdir: Path, adding: list[Config]) -> None:
     )
     console.print((text / "sample.txt").read_text(), markup=False, highlight=False)
 
+    plotting.learning_curve([text], workdir / "text_learning_curve.png")
     directories = {t: trial_directory(workdir / "adding", t) for t in adding}
     plotting.learning_curve(list(directories.values()), workdir / "adding_learning_curves.png")
     flows = {}
@@ -105,7 +106,7 @@ def show(workdir: Path, adding: list[Config]) -> None:
     console.print(f"  {workdir}/adding_learning_curves.png   which of them learn")
     for cell in CELLS:
         console.print(f"  {workdir}/gradient_map_{cell}.png   where the gradient of the {cell} goes")
-    console.print(f"  {text}/learning_curve.png   the character model beside n-grams")
+    console.print(f"  {workdir}/text_learning_curve.png   the character model beside n-grams")
 
 
 if __name__ == "__main__":
