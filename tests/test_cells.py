@@ -1,5 +1,6 @@
 """Every cell against oracles written by others: Flax, PyTorch, the papers' equations in numpy, finite differences."""
 
+import functools
 import math
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from jax.test_util import check_grads
 from rnnjax import initializers
 from rnnjax.cells import CELLS, LSTMCarry, gru, gru_cho, irnn, lstm, mgu, rnn
 from rnnjax.unroll import unroll
+
+# Tiny problems spend their time in the compiler: half of it without LLVM's optimisations, which change no maths.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 T, B, D, H = 6, 3, 3, 4
 TORCH = np.load(Path(__file__).parent / "data" / "torch_vectors.npz", allow_pickle=False)
@@ -51,7 +55,7 @@ def test_stored_pytorch_vectors(kind, method):
 
     given = {case: {n.removeprefix("grad/"): v[n.removeprefix("grad/")] for n in v if n.startswith("grad/")}
              for case, v in cases.items()}  # fmt: skip
-    run = jax.jit(lambda given: {c: jax.value_and_grad(loss, has_aux=True)(given[c], c) for c in cases})
+    run = jit(lambda given: {c: jax.value_and_grad(loss, has_aux=True)(given[c], c) for c in cases})
     for case, ((_, ys), gradients) in run(given).items():
         close(ys, {name: cases[case][name] for name in ys})
         close(gradients, {name: cases[case][f"grad/{name}"] for name in gradients})
@@ -159,7 +163,7 @@ def test_flax_namesake(name, random_params):
         carry, ys = unroll(cell, params | without, xs, carry)
         return jnp.sum(ys * dys), (carry, ys)
 
-    run = jax.jit(lambda *args: [jax.value_and_grad(f, (0, 1, 2), has_aux=True)(*args) for f in (loss, flax_loss)])
+    run = jit(lambda *args: [jax.value_and_grad(f, (0, 1, 2), has_aux=True)(*args) for f in (loss, flax_loss)])
     ours, expected = run(params, xs, carry)
     close(ours, expected)
 
@@ -230,7 +234,7 @@ def test_the_papers_equation(name, random_params):
         params = jax.tree.map(lambda a: a.astype(np.float64), random_params(cell, D))
         xs = normal(T, B, D, dtype=np.float64)
         carry = jax.tree.map(lambda a: np.asarray(a) + 0.3, cell.initial_carry((B,)))
-        last, ys = jax.jit(lambda p, xs, c: unroll(cell, p, xs, c))(params, xs, carry)
+        last, ys = jit(lambda p, xs, c: unroll(cell, p, xs, c))(params, xs, carry)
         expected = []
         for x in xs:
             carry = oracle(params, carry, x)
@@ -249,7 +253,7 @@ def test_gradients_against_finite_differences(cell, random_params):
         carry = jax.tree.map(lambda a: normal(*a.shape, seed=1, dtype=a.dtype), cell.initial_carry((2,)))
 
         def check(method, modes):
-            run = jax.jit(lambda *args: unroll(cell, args[0], args[1], args[2], method=method))
+            run = jax.jit(lambda *args: unroll(cell, *args, method=method))
             check_grads(run, (params, xs, carry), order=1, modes=modes, atol=1e-6, rtol=1e-6)
 
         check("scan", ("fwd", "rev"))

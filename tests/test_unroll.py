@@ -4,6 +4,8 @@ In float64, so that equal means equal: what differs by 1e-9 differs in its maths
 float32 against Flax and PyTorch.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,9 @@ import pytest
 from rnnjax.cells import gru, gru_cho, lstm, rnn
 from rnnjax.types import Cell
 from rnnjax.unroll import make_probe, make_taps, unroll
+
+# Tiny problems spend their time in the compiler: half of it without LLVM's optimisations, which change no maths.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 T, B, D, H = 5, 3, 3, 4
 LENGTHS = np.array([3, 5, 0])
@@ -73,7 +78,7 @@ def problem(random_params):
 def by_hand(cell):
     """`(params, xs, carry, dys, dlast, lengths, reverse) -> results`, each sequence trimmed and run by itself."""
 
-    @jax.jit
+    @jit
     def one_step(params, carry, x, dh, dy):
         new, step = jax.vjp(lambda p, c, x: cell.step(p, c, cell.project(p, x)), params, carry, x)
         y, output = jax.vjp(lambda p, c, x: cell.output(p, c, cell.project(p, x)), params, new, x)
@@ -170,7 +175,7 @@ def test_lengths_and_reverse_against_trimming_by_hand(cell, problem):
     """Values, gradients by params, inputs, initial carry and taps, and the probe, by both methods."""
     p = problem(cell)
     runs = [(method, reverse) for method in methods(cell) for reverse in (False, True)]
-    ours = jax.jit(lambda p: [measured(cell, *p, lengths=LENGTHS, method=m, reverse=r) for m, r in runs])(p)
+    ours = jit(lambda p: [measured(cell, *p, lengths=LENGTHS, method=m, reverse=r) for m, r in runs])(p)
     hand = by_hand(cell)
     expected = [hand(*p, lengths=LENGTHS, reverse=reverse) for reverse in (False, True)]
     for (_, reverse), results in zip(runs, ours, strict=True):
@@ -184,7 +189,7 @@ def test_any_batch_shape_is_separate_runs(cell, problem):
     lanes = [problem(cell, (), 4 * H + 1, seed) for seed in (0, 1)]
     grid = problem(cell, (2, 2), 4 * H + 1)
     lengths = np.array([[5, 1], [2, 4]])
-    ours, ours_grid = jax.jit(
+    ours, ours_grid = jit(
         lambda lanes, grid: (
             jax.vmap(lambda *p: measured(cell, *p))(*lanes),
             measured(cell, *grid, tapped=False, lengths=lengths, reverse=True),
@@ -199,7 +204,7 @@ def test_any_batch_shape_is_separate_runs(cell, problem):
 def test_taps_against_cutting_the_sequence(cell, problem):
     """dL/dh_t = the gradient of what is left of the loss, by a carry handed to it at t, for every t."""
     params, xs, carry, dys, dlast = problem(cell)
-    chosen = jax.jit(lambda *p: measured(cell, *p, method=methods(cell)[-1])["taps"])(params, xs, carry, dys, dlast)
+    chosen = jit(lambda *p: measured(cell, *p, method=methods(cell)[-1])["taps"])(params, xs, carry, dys, dlast)
 
     def rest(h, t):  # the loss from y_t on; before t nothing happens to h
         def body(h, inputs):
@@ -211,7 +216,7 @@ def test_taps_against_cutting_the_sequence(cell, problem):
         last, losses = jax.lax.scan(body, h, (jnp.arange(T), xs, dys))
         return jnp.sum(losses) + sum(jnp.sum(a * b) for a, b in zip(*map(jax.tree.leaves, (dlast, last)), strict=True))
 
-    @jax.jit
+    @jit
     def cut(carry):
         _, carries = jax.lax.scan(lambda h, x: 2 * (cell.step(params, h, cell.project(params, x)),), carry, xs)
         return jax.vmap(jax.grad(rest))(carries, jnp.arange(T))
@@ -224,7 +229,7 @@ def test_segments_change_nothing(cell, problem):
     """Pieces of 3 and 2 steps, of 2, 2 and 1, and of 1 (more are asked for than there are steps)."""
     p = problem(cell)
     runs = [(2, None), (3, LENGTHS), (T + 2, None)]
-    ours = jax.jit(lambda p: [measured(cell, *p, segments=segments, lengths=n) for segments, n in runs])(p)
+    ours = jit(lambda p: [measured(cell, *p, segments=segments, lengths=n) for segments, n in runs])(p)
     hand = by_hand(cell)
     expected = {n is None: hand(*p, lengths=n) for n in (None, LENGTHS)}
     for (_, n), results in zip(runs, ours, strict=True):
@@ -236,7 +241,7 @@ def test_last_output_alone(cell, problem):
     """outputs="last" is y of each sequence's last step in running order, zero where there is none."""
     params, xs, carry, dys, dlast = problem(cell)
     dy, everyone, runs = dys[0], np.arange(B), [(False, None), (False, LENGTHS), (True, None), (True, LENGTHS)]
-    ours = jax.jit(lambda *p: [measured(cell, *p, dy, dlast, outputs="last", reverse=r, lengths=n) for r, n in runs])(
+    ours = jit(lambda *p: [measured(cell, *p, dy, dlast, outputs="last", reverse=r, lengths=n) for r, n in runs])(
         params, xs, carry
     )
     hand = by_hand(cell)
@@ -279,7 +284,7 @@ def test_bfloat16_is_near_float32(cell, problem):
         (_, values), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         return values, gradient
 
-    low, high = jax.jit(lambda *p: [run(*p, dtype) for dtype in (jnp.bfloat16, None)])(params, xs)
+    low, high = jit(lambda *p: [run(*p, dtype) for dtype in (jnp.bfloat16, None)])(params, xs)
     for (values, gradient), dtype in ((low, jnp.bfloat16), (high, jnp.float32)):
         assert {a.dtype for a in jax.tree.leaves(values)} == {jnp.dtype(dtype)}
         assert {a.dtype for a in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.float32)}  # that of the parameters
@@ -303,7 +308,7 @@ def test_hessian_vector_product(cell, problem):
 
         return jax.jvp(jax.grad(loss), (params,), (direction,))
 
-    scan, deferred = jax.jit(lambda: (product("scan"), product("deferred")))()
+    scan, deferred = jit(lambda: (product("scan"), product("deferred")))()
     chex.assert_trees_all_close(deferred, scan, rtol=1e-9, atol=1e-9)
 
 
