@@ -2,12 +2,16 @@
 
     python experiments/sweep.py --config=configs/adding.py --grid=lr=1e-4,1e-3,1e-2 --grid=seed=0:8 \
         --grid=cell=rnn,lstm,gru --workdir=runs/s1
+    python experiments/sweep.py --config=configs/adding.py --sample=lr=log:1e-5:1e-1 --trials=64 --workdir=runs/s2
+    python experiments/sweep.py --workdir=runs/s1 --replay=813d1e97f67f6931 --debug_nans
 
 Each trial gets `WORKDIR/trials/ID`, a run directory like that of experiments/train.py (without figures), where ID is a
 hash of its resolved config. Exit codes: 0 done, 1 error, 2 bad flags, 75 stopped by a signal and resumable.
 """
 
 import dataclasses
+import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -21,9 +25,10 @@ import numpy as np
 from absl import flags
 
 from experiments import outputs
-from experiments.flags import BadSetting, checked, define_config, load_config, main_with_errors, parse_setting
+from experiments.flags import FIELDS, BadSetting, checked, define_config, load_config, main_with_errors, parse_setting
 from rnnjax import runs, sweep
 from rnnjax.config import Config
+from rnnjax.training import make_train
 
 
 class Options(NamedTuple):
@@ -46,7 +51,10 @@ class Lane(NamedTuple):
 
 def main(_) -> int:
     config = load_config()
-    trials = parse_trials(config, GRID.value)
+    if REPLAY.value:
+        outputs.prepare_devices(Config())
+        return replay(WORKDIR.value, REPLAY.value, DEBUG_NANS.value)
+    trials = parse_trials(config, GRID.value, SAMPLE.value, TRIALS.value)
     if not WORKDIR.value and not DRY_RUN.value:
         raise BadSetting("--workdir is missing; allowed: a directory for the sweep, such as --workdir=runs/s1")
     outputs.prepare_devices(dataclasses.replace(config, dtype="float32"))  # each bucket decides on float64 for itself
@@ -351,19 +359,85 @@ def measure(bucket: sweep.Bucket, devices, width: int, K: int) -> tuple[float, f
     return compiled - began, step, per_device * len(devices)
 
 
-def parse_trials(config: Config, grid: Sequence[str]) -> list[Config]:
-    """The trials that --grid means, without duplicates. Raises BadSetting."""
-    axes: dict[str, list] = {}
-    for text in grid:
-        name, values = parse_axis(text)
-        if name in axes:
-            raise BadSetting(f"--grid={text}: {name} is given twice; allowed: one --grid a setting")
-        axes[name] = values
+def replay(workdir: str, trial: str, debug_nans: bool) -> int:
+    """Runs a trial of a sweep again, alone; returns the exit code. Writes nothing.
+
+    With `debug_nans`, the step at which it diverged is run operation by operation under JAX's checks, so that the
+    traceback ends at the first operation whose result is not finite.
+    """
+    path = Path(workdir or "", "trials", trial)
+    if not workdir or not re.fullmatch("[0-9a-f]{16}", trial) or not (path / "config.json").exists():
+        raise BadSetting(f"--replay={trial}: allowed: the name of a directory in --workdir={workdir}/trials")
+    config = checked(Config(**runs.read_config(path)["config"]))
+    with jax.enable_x64(config.dtype == "float64"):
+        before, values, rows = replay_until_diverged(config, runs.read_rows(path))
+        if rows[-1]["diverged"] < 0:
+            print("it did not diverge")
+            return runs.EXIT_DONE
+        print(f"diverged at step {rows[-1]['diverged']}: {rows[-1]['blame']} not finite")
+        if debug_nans:
+            one = make_train(dataclasses.replace(config, eval_every=1))
+            step = jax.jit(one.chunk)
+            while int(before.step) < rows[-1]["diverged"]:
+                before, _ = step(before, values)
+            with jax.debug_nans(True), jax.debug_infs(True), jax.disable_jit():
+                one.chunk(before, values)
+            print("no operation of that step is not finite when it is run by itself")
+    return runs.EXIT_DONE
+
+
+def replay_until_diverged(config: Config, stored: list[dict]):
+    """Prints each row beside whether it is the stored one. Returns the state before the last, hyperparameters, rows."""
+    train = make_train(config)
+    key, values = jax.tree.map(lambda leaf: leaf[0], sweep.lane_inputs([config]))
+    state, chunk, rows = jax.jit(train.init)(key, values), jax.jit(train.chunk), []
+    while not rows or (rows[-1]["step"] < config.steps and rows[-1]["diverged"] < 0):
+        before = state
+        state, record = chunk(state, values)
+        row = outputs.metrics_row(jax.device_get(record))
+        before_too = json.dumps(row) == json.dumps(stored[len(rows)]) if len(rows) < len(stored) else None
+        print(f"{json.dumps(row)}  { {True: 'as before', False: 'not as before', None: 'new'}[before_too] }")
+        rows.append(row)
+    return before, values, rows
+
+
+def parse_trials(config: Config, grid: Sequence[str], sample: Sequence[str] = (), count: int | None = None):
+    """The trials that --grid, --sample and --trials mean: every draw at every point of the grid, without duplicates.
+
+    Raises BadSetting.
+    """
+    axes, ranges = {}, {}
+    for flag, texts, parse, found in (("grid", grid, parse_axis, axes), ("sample", sample, parse_range, ranges)):
+        for text in texts:
+            name, values = parse(text)
+            if name in axes or name in ranges:
+                raise BadSetting(f"--{flag}={text}: {name} is given twice; allowed: one --grid or --sample a setting")
+            found[name] = values
+    if bool(ranges) != (count is not None):
+        raise BadSetting(f"--sample={','.join(sample)} and --trials={count}: allowed: both, or neither")
+    draws = sweep.sample(config, ranges, count) if ranges else [config]
     try:
-        trials = sweep.grid(config, axes)
+        trials = [trial for draw in draws for trial in sweep.grid(draw, axes)]
     except (ValueError, TypeError, OSError) as error:
-        raise BadSetting(f"--grid: {error}") from error
+        raise BadSetting(f"{' '.join(f'--grid={text}' for text in grid)}: {error}") from error
     return list(dict.fromkeys(checked(trial) for trial in trials))
+
+
+def parse_range(text: str) -> tuple[str, tuple[str, float, float]]:
+    """`lr=log:1e-5:1e-1` -> ("lr", ("log", 1e-5, 0.1)). Raises BadSetting."""
+    name, _, values = text.partition("=")
+    scale, *ends = values.split(":")
+    try:
+        low, high = (float(parse_setting(name, end)) for end in ends)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, BadSetting) and name not in FIELDS:
+            raise
+        low = high = float("nan")
+    if scale not in ("log", "uniform") or not (-np.inf < low < high < np.inf) or (scale == "log" and low <= 0):
+        raise BadSetting(
+            f"--sample={text}: allowed: NAME=log:A:B with 0 < A < B, or NAME=uniform:A:B with A < B, of a number"
+        )
+    return name, (scale, low, high)
 
 
 def parse_axis(text: str) -> tuple[str, list]:
@@ -380,6 +454,10 @@ def parse_axis(text: str) -> tuple[str, list]:
 if __name__ == "__main__":
     define_config()
     GRID = flags.DEFINE_multi_string("grid", [], "NAME=VALUE,VALUE,... or, for integers, NAME=START:STOP")
+    SAMPLE = flags.DEFINE_multi_string("sample", [], "NAME=log:A:B or NAME=uniform:A:B, drawn at random --trials times")
+    TRIALS = flags.DEFINE_integer("trials", None, "how often --sample draws", lower_bound=1)
+    REPLAY = flags.DEFINE_string("replay", None, "run the one trial of this id again, alone, and write nothing")
+    DEBUG_NANS = flags.DEFINE_bool("debug_nans", False, "with --replay: show the operation that was first not finite")
     WORKDIR = flags.DEFINE_string("workdir", None, "the sweep's directory; trials that it holds are not run again")
     DRY_RUN = flags.DEFINE_bool("dry_run", False, "print buckets, lanes, devices, time and memory; train nothing")
     LANES = flags.DEFINE_integer("lanes", None, "runs at a time; by default one a device, on a GPU all", lower_bound=1)

@@ -63,6 +63,24 @@ def grid(config: Config, axes: dict[str, Sequence]) -> list[Config]:
     return list(dict.fromkeys(trials))
 
 
+def sample(config: Config, ranges: dict[str, tuple[str, float, float]], count: int, seed: int = 0) -> list[Config]:
+    """`count` trials with settings drawn at random; more of them begin with the same ones.
+
+    Args:
+      config: all other settings.
+      ranges: by setting ("log", a, b) or ("uniform", a, b): its logarithm, or it, is uniform in [a, b]; integers
+        are rounded.
+      seed: of the draw, apart from the seeds of the trials.
+    """
+    columns = {}
+    for name, (scale, low, high) in ranges.items():
+        u = np.random.default_rng([seed, *name.encode()]).random(count)
+        values = low * (high / low) ** u if scale == "log" else low + (high - low) * u
+        whole = isinstance(getattr(Config(), name), int)
+        columns[name] = [round(v) if whole else float(v) for v in values]
+    return [dataclasses.replace(config, **{name: column[n] for name, column in columns.items()}) for n in range(count)]
+
+
 def buckets(trials: Sequence[Config]) -> list[Bucket]:
     """Groups trials by all that is static: one compiled program a bucket."""
     groups: dict[str, list[Config]] = {}
@@ -77,8 +95,9 @@ def make_lanes(config: Config, devices: Sequence[jax.Device] | None = None, widt
     Args:
       config: the bucket's.
       devices: all of this process's by default.
-      width: how many lanes a device advances at once with `vmap`; the same lane at the same width gives the same
-        bits wherever it lies. 1 maps over lanes instead, and gives the bits of a solo run.
+      width: how many lanes a device advances at once with `vmap`. 1 maps over lanes instead, and gives the bits of
+        a solo run. A larger one gives bits of its own, the same wherever a lane lies and on 2, 4, 8, ... devices;
+        but XLA partitions no program for a single device, and that one's last bits may differ.
 
     The number of lanes must be a multiple of `len(devices) * width`: see `lane_count`.
     """

@@ -19,7 +19,7 @@ from experiments import sweep as launcher  # noqa: E402
 from experiments.flags import BadSetting  # noqa: E402
 from rnnjax import runs, sweep  # noqa: E402
 from rnnjax.config import Config  # noqa: E402
-from rnnjax.training import make_train  # noqa: E402
+from rnnjax.training import BLAME, make_train  # noqa: E402
 
 TINY = Config(cell="rnn", seq_len=4, hidden_size=3, batch_size=2, steps=6, eval_every=2, eval_batch=2)
 AXES = {"lr": [1e-3, 3e-2], "seed": [0, 2**32 - 1, 7]}
@@ -44,6 +44,22 @@ def contents(workdir, trial):
     """What must be bitwise equal: the metric log, the gradient map and the parameters."""
     folder = launcher.trial_directory(workdir, trial)
     return {name: (folder / name).read_bytes() for name in ("metrics.jsonl", "gradient_flow.npz", "params.npz")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lanes_are_compiled_once():
+    """A sweep that goes on makes its program anew; here it may keep it."""
+    kept, make_lanes = {}, sweep.make_lanes
+
+    def make(config, devices=None, width=1):
+        key = config, tuple(devices or ()), width
+        if key not in kept:
+            kept[key] = make_lanes(config, devices, width)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "make_lanes", make)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +92,7 @@ def assert_same(workdir, expected, trials):
 
 def test_trials_are_solo_runs_after_any_interruption(solo, tmp_path):
     trials = sweep.grid(TINY, AXES)
-    for lanes, width, chunks in ((1, 1, 20), (2, 1, 4), (3, 1, 1), (1, 1, 1)):
+    for lanes, width, chunks in ((1, 1, 20), (2, 1, 4), (2, 1, 1)):
         workdir = tmp_path / f"{lanes}-{chunks}"
         options, times = launcher.Options(lanes=lanes, width=width), 1
         while not launcher.run_sweep(trials, workdir, StopAfter(chunks), options):
@@ -137,58 +153,176 @@ def test_dry_run_says_what_would_run_and_writes_nothing(tmp_path, capsys):
 
 
 MANY_DEVICES = """
-import dataclasses, json, random, sys, types
+import random, sys, types
 import jax, numpy as np
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from experiments import sweep as launcher
 from rnnjax import sweep
-from tests.test_sweep import TINY, StopAfter, contents
+from tests.test_sweep import NEVER, TINY, StopAfter, contents
 trials = sweep.grid(TINY, {{"lr": [1e-3, 1e-2, 0.1, 1.0], "seed": [0, 1, 2, 3]}})
 assert jax.device_count() == 8
 """
+SAME_BITS = """
+first = {{}}
+for n in {numbers}:
+    shuffled = random.Random(n).sample(trials, 16)
+    count = sweep.lane_count(17, n, {width})  # more than 16 lanes: the rest is padding
+    lanes = sweep.make_lanes(TINY, jax.devices()[:n], {width})
+    inputs = lanes.place(sweep.lane_inputs(shuffled + [trials[0]] * (count - 16)))
+    states, records = lanes.chunk(lanes.init(*inputs), inputs[1])
+    host = jax.device_get((states.params, states.opt_state, records))
+    for k, trial in enumerate(shuffled):
+        bits = [leaf[k].tobytes() for leaf in jax.tree.leaves(host)]
+        assert first.setdefault(trial, bits) == bits, (n, trial)
+"""
+RESUME = """
+folders = [Path({folder!r}, name) for name in ("whole", "parts")]
+whole = launcher.Options(width={width}, devices=jax.devices()[:2])
+assert launcher.run_sweep(trials[:10], folders[0], NEVER, whole)
+for k, n in enumerate({numbers}):
+    options = launcher.Options(devices=jax.devices()[:n], width=None if k else {width})  # it is remembered
+    assert not launcher.run_sweep(trials[:10], folders[1], StopAfter(1), options)
+assert launcher.run_sweep(trials[:10], folders[1], NEVER)
+for trial in trials[:10]:
+    assert contents(folders[0], trial) == contents(folders[1], trial)
+"""
 
 
-def run_with_devices(count, script):
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+def run_with_eight_devices(script):
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     command = [sys.executable, "-c", MANY_DEVICES.format(root=str(ROOT)) + script]
     subprocess.run(command, env=environment, check=True, cwd=ROOT)
 
 
 def test_any_number_of_devices_gives_the_same_bits():
-    run_with_devices(
-        8,
-        """
-chosen = {}
-for width in (1, 2):
-    for n in (1, 2, 4, 8):
-        shuffled = random.Random(n).sample(trials, 16)
-        count = sweep.lane_count(16 if n < 8 else 17, n, width)  # more than 16 lanes: the rest is padding
-        lanes = sweep.make_lanes(TINY, jax.devices()[:n], width)
-        inputs = lanes.place(sweep.lane_inputs(shuffled + [trials[0]] * (count - 16)))
-        states, records = lanes.chunk(lanes.init(*inputs), inputs[1])
-        host = jax.device_get((states.params, states.opt_state, records))
-        for k, trial in enumerate(shuffled):
-            bits = [leaf[k].tobytes() for leaf in jax.tree.leaves(host)]
-            assert chosen.setdefault((width, trial), bits) == bits, (width, n, trial)
-""",
-    )
+    run_with_eight_devices(SAME_BITS.format(width=1, numbers=(1, 8)))
 
 
-def test_resumes_with_another_number_of_devices(tmp_path):
-    run_with_devices(
-        8,
-        f"""
-for width, numbers in ((1, (8, 1, 3)), (2, (1, 4, 2))):
-    folders = [Path({str(tmp_path)!r}, f"{{width}}-{{name}}") for name in ("whole", "parts")]
-    whole = launcher.Options(width=width, devices=jax.devices()[:2])
-    assert launcher.run_sweep(trials[:10], folders[0], StopAfter(10**6), whole)
-    for n in numbers:
-        options = launcher.Options(devices=jax.devices()[:n], width=width if n == numbers[0] else None)
-        done = launcher.run_sweep(trials[:10], folders[1], StopAfter(1), options)
-        assert not done
-    assert launcher.run_sweep(trials[:10], folders[1], StopAfter(10**6))
-    for trial in trials[:10]:
-        assert contents(folders[0], trial) == contents(folders[1], trial)
-""",
+@pytest.mark.slow
+@pytest.mark.parametrize("width, numbers", [(1, (1, 2, 4, 8)), (2, (2, 4, 8)), (4, (2, 4, 8))])
+def test_each_number_of_devices_gives_the_same_bits(width, numbers):
+    run_with_eight_devices(SAME_BITS.format(width=width, numbers=numbers))
+
+
+@pytest.mark.parametrize(
+    "width, numbers", [(1, (8, 1, 3)), pytest.param(2, (2, 4, 3), marks=pytest.mark.slow)], ids=["mapped", "vmapped"]
+)
+def test_resumes_with_another_number_of_devices(width, numbers, tmp_path):
+    run_with_eight_devices(RESUME.format(width=width, numbers=numbers, folder=str(tmp_path)))
+
+
+# ---- lanes that diverge
+
+
+@pytest.mark.parametrize("width", [1, 8])
+def test_a_diverged_lane_leaves_the_others_untouched(width):
+    trials = sweep.grid(TINY, {"seed": range(8)})
+    lanes = sweep.make_lanes(TINY, width=width)
+    keys, values = sweep.lane_inputs(trials)
+
+    def run(lr):
+        states = lanes.init(*lanes.place((keys, values | {"lr": lr})))
+        for _ in range(2):
+            states, record = lanes.chunk(states, lanes.place(values | {"lr": lr}))
+        return jax.device_get((states.params, states.opt_state, states.diverged, states.blame, record))
+
+    good = run(values["lr"])
+    assert (good[2] == -1).all()
+    for k in range(8):
+        for bad in (np.nan, 1e38):
+            lr = values["lr"].copy()
+            lr[k] = bad
+            other = run(lr)
+            for a, b in zip(jax.tree.leaves(good), jax.tree.leaves(other), strict=True):
+                assert np.delete(a, k, 0).tobytes() == np.delete(b, k, 0).tobytes()
+            assert 0 <= other[2][k] < 4 and BLAME[other[3][k]] == "update"
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(other[:2]))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_run_is_frozen_at_its_last_finite_parameters(optimizer, clip):
+    config = dataclasses.replace(
+        TINY,
+        activation="relu",
+        optimizer=optimizer,
+        clip=clip,
+        lr=1e-1 if optimizer == "sgd" else 1e12,
+        weight_decay=1e6,
     )
+    train = make_train(dataclasses.replace(config, eval_every=1))
+    key, values = jax.tree.map(lambda leaf: leaf[0], sweep.lane_inputs([config]))
+    state, chunk, states, records = jax.jit(train.init)(key, values), jax.jit(train.chunk), [], []
+    for _ in range(40):
+        states.append(jax.device_get(state._replace(key=None)))
+        state, record = chunk(state, values)
+        records.append(jax.device_get(record))
+    at = int(state.diverged)
+    assert 0 < at < 39
+    broken = [name for name in ("loss", "grad_norm") if not np.isfinite(records[at][name])]
+    assert BLAME[int(state.blame)] == {"loss": "loss", "grad_norm": "gradient"}.get(
+        broken[0] if broken else "", "update"
+    )
+    for a, b in zip(jax.tree.leaves(states[at]), jax.tree.leaves(states[-1]._replace(step=at)), strict=True):
+        frozen = np.asarray(b).tobytes() == np.asarray(a).tobytes()
+        assert frozen or a.shape == ()  # `diverged` and `blame` themselves
+        assert np.isfinite(a).all()
+    for record in records[:at]:
+        assert np.isfinite(record["loss"]) and record["diverged"] == -1
+
+
+def test_replay_shows_the_first_operation_that_is_not_finite(tmp_path, capsys):
+    good = dataclasses.replace(TINY, activation="relu", optimizer="sgd", seq_len=2, steps=4)
+    bad = dataclasses.replace(good, lr=1e30)
+    assert launcher.run_sweep([good, bad], tmp_path, NEVER)
+    results = [json.loads((launcher.trial_directory(tmp_path, t) / "result.json").read_text()) for t in (good, bad)]
+    assert results[0]["diverged"] is None and 0 <= results[1]["diverged"] < 4
+    assert runs.read_rows(launcher.trial_directory(tmp_path, good))[-1]["diverged"] == -1
+    assert launcher.replay(str(tmp_path), sweep.trial_id(good), True) == 0
+    out = capsys.readouterr().out
+    assert out.count("  as before\n") == 2 and "did not diverge" in out
+    assert launcher.replay(str(tmp_path), sweep.trial_id(bad), False) == 0
+    out = capsys.readouterr().out
+    assert "  as before\n" in out and f"diverged at step {results[1]['diverged']}" in out
+    with pytest.raises(FloatingPointError, match="invalid value"):
+        launcher.replay(str(tmp_path), sweep.trial_id(bad), True)
+    for name in ("../trials", "x", "0" * 16):
+        with pytest.raises(BadSetting, match="allowed: the name of a directory"):
+            launcher.replay(str(tmp_path), name, False)
+
+
+# ---- random search
+
+
+def test_samples_are_those_of_the_seed_and_lie_in_their_ranges():
+    def draw(count, *more):
+        return launcher.parse_trials(TINY, more, ["lr=log:1e-5:1e-1", "hidden_size=uniform:3:9"], count)
+
+    trials = draw(400)
+    assert draw(50) == trials[:50] and len(draw(5, "seed=0:3")) == 15
+    logs = np.log10([trial.lr for trial in trials])
+    assert -5 <= logs.min() < -4.9 and -1.1 < logs.max() <= -1
+    np.testing.assert_allclose(np.quantile(logs, [0.25, 0.5, 0.75]), [-4, -3, -2], atol=0.3)
+    sizes = [trial.hidden_size for trial in trials]
+    assert {type(size) for size in sizes} == {int} and set(sizes) == set(range(3, 10))
+
+
+@pytest.mark.parametrize(
+    "sample, count",
+    [
+        *(
+            (f"lr={wrong}", 3)
+            for wrong in ("log:0:1", "log:1:1", "uniform:2:1", "normal:0:1", "", "log:1:nan", "log:1")
+        ),
+        ("lr", 3),
+        ("cell=uniform:0:1", 3),
+        ("sed=log:1:2", 3),
+        ("seed=uniform:0:1.5", 3),
+        ("lr=log:1e-5:1", None),
+    ],
+)
+def test_a_bad_range_is_one_line(sample, count):
+    with pytest.raises(BadSetting) as error:
+        launcher.parse_trials(TINY, [], [sample], count)
+    assert "\n" not in str(error.value)
