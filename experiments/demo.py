@@ -31,8 +31,8 @@ ADDING = Config(
     schedule="cosine",
     clip=1.0,
     batch_size=32,
-    steps=2000,
-    eval_every=100,
+    steps=2500,
+    eval_every=125,
     eval_batch=256,
 )
 CELLS = ("rnn", "lstm", "gru")

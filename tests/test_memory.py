@@ -49,3 +49,20 @@ def test_a_smaller_budget_takes_more_segments_until_none_fits():
     assert all(plan.peak_bytes <= budget for plan, budget in zip(plans, (1e9, 1e7, 2e6), strict=True))
     with pytest.raises(ValueError, match=r"budget_bytes is 1e\+04"):
         plan_segments(cell, 10_000, (1,), 2, 1e4)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_steps_in_segments_have_the_gradient_of_a_plain_scan():
+    cell, T = CELLS["lstm"](64), 100_000
+    params = cell.init(jax.random.key(0), 2)
+    xs = jax.random.normal(jax.random.key(1), (T, 1, 2))
+
+    def gradient(**options):
+        return jax.jit(jax.grad(lambda p: jnp.sum(unroll(cell, p, xs, outputs="last", **options)[1])))(params)
+
+    segments = plan_segments(cell, T, (1,), 2, 30e6).segments
+    assert segments > 1
+    for found, plain in zip(
+        jax.tree.leaves(gradient(segments=segments)), jax.tree.leaves(gradient(method="scan")), strict=True
+    ):
+        assert jnp.max(jnp.abs(found - plain)) < 1e-4 * jnp.max(jnp.abs(plain))
