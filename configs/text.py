@@ -1,7 +1,7 @@
 """Next-character prediction on the prose in Python's own library, or on a file of yours.
 
-    python experiments/train.py --config=configs/text.py --workdir=runs/text
-    python experiments/train.py --config=configs/text.py --config.text_path=book.txt --workdir=runs/book
+python experiments/train.py --config=configs/text.py --workdir=runs/text
+python experiments/train.py --config=configs/text.py --config.text_path=book.txt --workdir=runs/book
 
 """
 
@@ -15,12 +15,12 @@ def get_config() -> Config:
         cell="lstm",
         hidden_size=256,
         num_layers=2,
-    embedding_size=128,
-    dropout=0.2,
+        embedding_size=128,
+        dropout=0.2,
         optimizer="adam",
         lr=3e-3,
         schedule="cosine",
-    final_lr=0.02,
+        final_lr=0.02,
         clip=1.0,
         batch_size=32,
         steps=3000,
