@@ -26,7 +26,11 @@ TOWERS = (
         ("training",),
         ("sweep",),
     ),
-    (("runs",), ("plotting",)),  # files in, figures out: they know no model, and no library code knows them
+    (
+        ("runs",),
+        ("plotting",),
+        ("diagnostic_plots",),
+    ),  # files in, figures out: they know no model, and no library code knows them
 )
 FLOOR = {name: (t, height) for t, tower in enumerate(TOWERS) for height, names in enumerate(tower) for name in names}
 COMMAND_LINE = ("absl", "argparse", "click", "ml_collections")
