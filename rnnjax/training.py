@@ -154,7 +154,7 @@ def make_train(config: Config, shards: int = 1) -> Train:
 
     def run(key, hyperparameters):
         state = init(key, hyperparameters)
-        return jax.lax.scan(lambda s, _: chunk(s, hyperparameters), state, length=config.steps // config.eval_every)
+        return jax.lax.scan(lambda s, _: chunk(s, hyperparameters), state, length=-(-config.steps // config.eval_every))
 
     if shards > 1:
         mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:shards]), (axis_name,))
