@@ -2,7 +2,7 @@ PYTHON ?= python3
 PY = .venv/bin/python
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.venv/jax_cache
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow faults lint bench clean
 
 demo: .venv/installed  ## the main job: what learns, what does not, and why
 	$(PY) experiments/demo.py --workdir=runs/demo
@@ -12,6 +12,9 @@ test: .venv/installed lint  ## all fast tests
 
 test-slow: .venv/installed  ## the tests that take minutes
 	$(PY) -m pytest -m slow
+
+faults: .venv/installed  ## the launchers under kill -9, SIGTERM, full disks and damage, at length
+	$(PY) -m pytest tests/test_faults.py tests/test_runs.py -m "slow or not slow"
 
 lint: .venv/installed
 	$(PY) -m ruff check .
