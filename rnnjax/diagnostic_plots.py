@@ -209,7 +209,7 @@ def anatomy(
     start, solid after training. `panels` maps a row's title to its cells and the lowest value drawn.
     """
     cells = list(colors)
-    figure, axes = _figure(dark, len(panels), len(cells), width=1 + 1.75 * len(cells), height=0.9 + 2.1 * len(panels))
+    figure, axes = _figure(dark, len(panels), len(cells), width=0.8 + 1.3 * len(cells), height=0.9 + 2.1 * len(panels))
     for r, (title, (profiles, lowest)) in enumerate(panels.items()):
         for c, cell in enumerate(cells):
             panel = axes[r * len(cells) + c]
