@@ -1,6 +1,6 @@
 """The copy problem: ten symbols, a delay of T blanks, and then the same ten symbols again.
 
-    python experiments/train.py --config=configs/copy.py --config.cell=lstm --config.chrono=true --workdir=runs/copy
+python experiments/train.py --config=configs/copy.py --config.cell=lstm --config.chrono=true --workdir=runs/copy
 
 """
 
