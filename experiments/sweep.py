@@ -9,6 +9,7 @@ Each trial gets `WORKDIR/trials/ID`, a run directory like that of experiments/tr
 hash of its resolved config. Exit codes: 0 done, 1 error, 2 bad flags, 75 stopped by a signal and resumable.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -24,7 +25,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import outputs
+from experiments import outputs, processes
 from experiments.flags import FIELDS, BadSetting, checked, define_config, load_config, main_with_errors, parse_setting
 from rnnjax import runs, sweep
 from rnnjax.config import Config
@@ -32,12 +33,15 @@ from rnnjax.training import make_train
 
 
 class Options(NamedTuple):
-    """How a sweep runs; nothing here changes a trial's numbers, but `width` above 1 their last bits."""
+    """How a sweep runs; nothing above the last two changes a trial's numbers, but `width` above 1 their last bits."""
 
     save_seconds: float = 30.0  # between checkpoints, at most one lost
     lanes: int | None = None  # runs at a time; by default `width` a device
     width: int | None = None  # see `sweep.make_lanes`; by default from the platform
     devices: Sequence[jax.Device] | None = None  # by default all of this process's
+    share: tuple[int, int] = (0, 1)  # (0, 2) runs the first half of each bucket's trials
+    stop_solved: bool = False  # a trial ends at the first evaluation that meets the task's threshold
+    stop_hopeless: float | None = None  # ... or that has diverged, or beaten the baseline at none in this fraction
 
 
 class Lane(NamedTuple):
@@ -58,14 +62,20 @@ def main(_) -> int:
     if not WORKDIR.value and not DRY_RUN.value:
         raise BadSetting("--workdir is missing; allowed: a directory for the sweep, such as --workdir=runs/s1")
     outputs.prepare_devices(dataclasses.replace(config, dtype="float32"))  # each bucket decides on float64 for itself
-    options = Options(SAVE_SECONDS.value, LANES.value, WIDTH.value)
+    options = Options(SAVE_SECONDS.value, LANES.value, WIDTH.value, None, (PROCESS.value, PROCESSES.value))
+    options = options._replace(stop_solved=STOP_SOLVED.value, stop_hopeless=STOP_HOPELESS.value)
     if DRY_RUN.value:
         describe(trials, WORKDIR.value, options)
         return runs.EXIT_DONE
-    with runs.stop_signals() as stop:
-        finished = run_sweep(trials, WORKDIR.value, stop, options)
+    job = join_job(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    with runs.stop_signals() as signals:
+        finished = run_sweep(trials, WORKDIR.value, processes.Stop(signals, job), options)
+        broken = job.broken if job else None
+        finished = job.end(finished) if job else finished
     if not finished:
-        print(f"stopped; the same command resumes {WORKDIR.value}", file=sys.stderr)
+        reason = broken or (job and job.broken)
+        reason = f"stopped, as {reason}; the same command on each process" if reason else "stopped; the same command"
+        print(f"{reason} resumes {WORKDIR.value}", file=sys.stderr)
         return runs.EXIT_STOPPED
     print(f"{len(trials)} trials done in {WORKDIR.value}/trials")
     return runs.EXIT_DONE
@@ -74,12 +84,22 @@ def main(_) -> int:
 def run_sweep(trials: Sequence[Config], workdir: str | Path, stop, options: Options = Options()) -> bool:  # noqa: B008
     """Runs the checked `trials` that are missing in `workdir`, bucket by bucket. False if `stop.requested` ended it."""
     workdir = runs.check_directory(workdir)
-    buckets = sweep.buckets(list(dict.fromkeys(trials)))
-    with Progress(buckets, workdir) as progress:
+    buckets = [sweep.deal(bucket, *options.share) for bucket in sweep.buckets(list(dict.fromkeys(trials)))]
+    with Progress(buckets, workdir, options) as progress:
         for bucket in buckets:
             if not run_bucket(bucket, workdir, stop, progress, options):
                 return False
     return True
+
+
+def join_job(coordinator: str | None, count: int, index: int) -> processes.Job | None:
+    """The job that the flags name, if any. Raises BadSetting."""
+    if (coordinator is None) != (count == 1) or not 0 <= index < count:
+        raise BadSetting(
+            f"--coordinator={coordinator} --num_processes={count} --process_id={index}: allowed: none of them, or "
+            "HOST:PORT of process 0, 2 or more processes, and an id below their number"
+        )
+    return processes.join(coordinator, count, index) if coordinator else None
 
 
 def trial_directory(workdir: str | Path, trial: Config) -> Path:
@@ -87,9 +107,16 @@ def trial_directory(workdir: str | Path, trial: Config) -> Path:
     return Path(workdir) / "trials" / sweep.trial_id(trial)
 
 
-def is_done(workdir: str | Path, trial: Config) -> bool:
-    """Whether a trial's result is there: it is the last file that a trial writes."""
-    return (trial_directory(workdir, trial) / "result.json").exists()
+def is_done(workdir: str | Path, trial: Config, options: Options = Options()) -> bool:  # noqa: B008
+    """Whether a trial's result is there: it is the last file that a trial writes.
+
+    A trial that was stopped early is done for a sweep that stops trials early too.
+    """
+    path = trial_directory(workdir, trial) / "result.json"
+    if not path.exists():
+        return False
+    early = options.stop_solved or options.stop_hopeless is not None
+    return early or json.loads(path.read_text())["stopped"] is None
 
 
 def run_bucket(bucket: sweep.Bucket, workdir: Path, stop, progress: "Progress", options: Options) -> bool:
@@ -99,8 +126,10 @@ def run_bucket(bucket: sweep.Bucket, workdir: Path, stop, progress: "Progress", 
     their trials' ids: so they go on with another number of devices, of lanes or of trials. The directory that holds
     them goes when the bucket is done.
     """
-    path = workdir / "buckets" / sweep.bucket_id(bucket.config)
-    if all(is_done(workdir, trial) for trial in bucket.trials) and not path.exists():
+    number, count = options.share
+    share = f"-{number}of{count}" if count > 1 else ""
+    path = workdir / "buckets" / f"{sweep.bucket_id(bucket.config)}{share}"
+    if all(is_done(workdir, trial, options) for trial in bucket.trials) and not path.exists():
         return True
     devices = options.devices or jax.local_devices()
     width = options.width or stored_width(path)
@@ -111,12 +140,25 @@ def run_bucket(bucket: sweep.Bucket, workdir: Path, stop, progress: "Progress", 
         jax.enable_x64(bucket.config.dtype == "float64"),
         runs.open_run(path, identity, outputs.device_info()) as run,
     ):
-        missing = {sweep.trial_id(trial): trial for trial in bucket.trials if not is_done(workdir, trial)}
+        missing = {sweep.trial_id(trial): trial for trial in bucket.trials if not is_done(workdir, trial, options)}
         lanes = sweep.make_lanes(bucket.config, devices, width)
         finished = not missing or run_lanes(run, lanes, missing, bucket, workdir, stop, progress, options)
         if finished:
             runs.discard_run(run)
+    if finished and number == 0:
+        discard_other_shares(path, count)
     return finished
+
+
+def discard_other_shares(path: Path, count: int) -> None:
+    """Removes what a sweep of another number of processes had under way in this bucket."""
+    for other in path.parent.glob(f"{path.name[:16]}*"):
+        if other != path and not other.name.endswith(f"of{count}"):
+            with (
+                contextlib.suppress(runs.RunBusy),
+                runs.open_run(other, runs.read_config(other)["config"], {}) as run,
+            ):
+                runs.discard_run(run)
 
 
 def run_lanes(run, lanes, missing, bucket, workdir, stop, progress, options) -> bool:
@@ -142,11 +184,11 @@ def run_lanes(run, lanes, missing, bucket, workdir, stop, progress, options) -> 
             records = [*slots[k].records, sweep.take_lane(record, k)]
             slots[k] = Lane(slots[k].trial, records, slots[k].seconds + share)
         progress.report(bucket, [slots[k] for k in live], lanes.train.task.score)
-        ended = [k for k in live if int(record["step"][k]) >= bucket.config.steps]
+        ended = {k: reason for k in live if (reason := why_ended(slots[k], lanes.train.task, options))}
         params = jax.device_get(states.params) if ended else None
-        for k in ended:
-            publish(workdir, lanes.train, slots[k], sweep.take_lane(params, k))
-            progress.published()
+        for k, reason in ended.items():
+            publish(workdir, lanes.train, slots[k], sweep.take_lane(params, k), reason, options)
+            progress.published(slots[k])
             slots[k] = None
         under_way = [k for k, slot in enumerate(slots) if slot]
         stopping = stop.requested
@@ -224,27 +266,45 @@ def stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
-def publish(workdir: Path, train, lane: Lane, params) -> None:
+def why_ended(lane: Lane, task, options: Options) -> str | None:
+    """Why a trial needs no more chunks, if so: `steps`, or by the options `solved`, `diverged` or `hopeless`."""
+    record, better = lane.records[-1], 1 if task.higher_is_better else -1
+    scores = [better * float(record[f"eval_{task.score}"]) for record in lane.records]
+    if record["step"] >= lane.trial.steps:
+        return "steps"
+    if options.stop_solved and scores[-1] >= better * task.solved:
+        return "solved"
+    if options.stop_hopeless is None:
+        return None
+    if record["diverged"] >= 0:
+        return "diverged"
+    late = record["step"] >= options.stop_hopeless * lane.trial.steps
+    return "hopeless" if late and not max(scores) > better * task.baseline else None
+
+
+def publish(workdir: Path, train, lane: Lane, params, reason: str, options: Options) -> None:
     """Writes one trial's run directory. A trial half published before starts anew; one published meanwhile stands."""
     trial = lane.trial
     with runs.open_run(trial_directory(workdir, trial), outputs.config_dict(trial), outputs.device_info()) as run:
-        if is_done(workdir, trial):
+        if is_done(workdir, trial, options):
             return
+        (run.path / "result.json").unlink(missing_ok=True)  # of a trial that was stopped early
         runs.latest_checkpoint(run, None)  # there is none: this empties the log
         runs.append_rows(run, [outputs.metrics_row(record) for record in lane.records])
         flow = outputs.stack_rows([outputs.flow_row(r) for r in lane.records]) if trial.gradient_flow else {}
         if flow:
             runs.save_arrays(run.path / "gradient_flow.npz", flow)
-        outputs.write_result(run, trial, train, params, flow, lane.seconds)
+        stopped = None if reason == "steps" else reason
+        outputs.write_result(run, trial, train, params, flow, lane.seconds, stopped)
 
 
 class Progress:
     """How far the whole sweep is, and the time left: a bar on a terminal, a line every two seconds elsewhere."""
 
-    def __init__(self, buckets: Sequence[sweep.Bucket], workdir: Path):
+    def __init__(self, buckets: Sequence[sweep.Bucket], workdir: Path, options: Options):
         self.labels = bucket_labels(buckets)
         self.trials = sum(len(bucket.trials) for bucket in buckets)
-        missing = [t for bucket in buckets for t in bucket.trials if not is_done(workdir, t)]
+        missing = [t for bucket in buckets for t in bucket.trials if not is_done(workdir, t, options)]
         self.done, self.worked, self.steps = self.trials - len(missing), 0.0, 0
         self.work = sum(map(work_of, missing))
         self.began = self.last = time.monotonic()
@@ -286,9 +346,10 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
             self.last = now
 
-    def published(self) -> None:
+    def published(self, lane: Lane) -> None:
         """After the end of a trial."""
         self.done += 1
+        self.work -= work_of(lane.trial) * max(1 - int(lane.records[-1]["step"]) / lane.trial.steps, 0)
 
 
 def bucket_labels(buckets: Sequence[sweep.Bucket]) -> dict[str, str]:
@@ -326,7 +387,7 @@ def describe(trials: Sequence[Config], workdir: str | None, options: Options) ->
     labels = bucket_labels(buckets)
     print(f"{len(trials)} trials in {len(buckets)} buckets on {len(devices)} devices ({devices[0].device_kind})")
     for bucket in buckets:
-        missing = [t for t in bucket.trials if not (workdir and is_done(workdir, t))]
+        missing = [t for t in bucket.trials if not (workdir and is_done(workdir, t, options))]
         line = f"{labels[sweep.bucket_id(bucket.config)]}: {len(missing)} of {len(bucket.trials)} trials to run"
         if missing:
             width = options.width or sweep.default_width(min(len(missing), options.lanes or len(missing)), devices)
@@ -464,5 +525,16 @@ if __name__ == "__main__":
     WIDTH = flags.DEFINE_integer(
         "width", None, "of these, how many a device advances at once, by vmap; 1 gives the bits of solo runs", 1
     )
+    STOP_SOLVED = flags.DEFINE_bool("stop_solved", False, "end a trial at the evaluation that meets the threshold")
+    STOP_HOPELESS = flags.DEFINE_float(
+        "stop_hopeless",
+        None,
+        "end a trial that diverged, or did not beat the baseline in this fraction of its steps",
+        0,
+        1,
+    )
+    COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; the same command runs on each")
+    PROCESSES = flags.DEFINE_integer("num_processes", 1, "how many processes share the sweep", lower_bound=1)
+    PROCESS = flags.DEFINE_integer("process_id", 0, "which of them this is, from 0", lower_bound=0)
     SAVE_SECONDS = flags.DEFINE_float("save_seconds", 30.0, "between checkpoints, at most one lost", lower_bound=0)
     main_with_errors(main)

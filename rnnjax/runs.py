@@ -37,6 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint._src.multihost import multihost
 
 EXIT_DONE, EXIT_ERROR, EXIT_BAD_FLAGS, EXIT_STOPPED = 0, 1, 2, 75  # 75: EX_TEMPFAIL, "run me again"
 
@@ -422,14 +423,23 @@ def _step_of(path):
     return int(_CHECKPOINT.fullmatch(path.name)[1])
 
 
+@contextlib.contextmanager
 def _orbax():
-    """Of this process alone: a job of several processes saves from whichever holds the lock, without a barrier."""
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"rnnjax{me}"
-    )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+    """Of this process alone: a job of several processes saves from whichever holds the lock, without a barrier.
+
+    Orbax writes numpy arrays on process 0 only, whatever its options say, so here each process is that.
+    """
+    process_index = multihost.process_index
+    multihost.process_index = lambda: 0
+    try:
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix="rnnjax"
+        )
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+            yield checkpointer
+    finally:
+        multihost.process_index = process_index
 
 
 def _verified(path, log_bytes):

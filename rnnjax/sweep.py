@@ -89,6 +89,13 @@ def buckets(trials: Sequence[Config]) -> list[Bucket]:
     return [Bucket(group[0], tuple(group)) for group in groups.values()]
 
 
+def deal(bucket: Bucket, number: int, count: int) -> Bucket:
+    """The share that worker `number` of `count` has in a bucket; it does not depend on the order of the trials."""
+    first = int(bucket_id(bucket.config), 16)  # not each bucket's odd trial to the same one
+    ranks = {trial: rank for rank, trial in enumerate(sorted(bucket.trials, key=trial_id))}
+    return Bucket(bucket.config, tuple(t for t in bucket.trials if (first + ranks[t]) % count == number))
+
+
 def make_lanes(config: Config, devices: Sequence[jax.Device] | None = None, width: int = 1) -> Lanes:
     """The runs of one bucket, sharded over devices with no communication between them.
 

@@ -6,9 +6,11 @@ The long ones are marked slow: `make faults`. What a single save, lock or log li
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -223,6 +225,48 @@ def test_bad_flags_of_a_sweep(flag, launch, tmp_path):
     assert process.wait() == 2
     assert process.printed().startswith("error: ") and process.printed().count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+# ---- several processes
+
+
+@pytest.fixture
+def job():
+    """The flags of each of two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [f"--coordinator=127.0.0.1:{port} --num_processes=2 --process_id={p}" for p in range(2)]
+
+
+def test_two_processes_give_the_results_of_one(launch, whole, job, tmp_path):
+    expected, _ = whole("sweep")
+    both = [launch(f"{PROGRAMS['sweep']} {flags}", tmp_path / "run") for flags in job]
+    assert [process.wait() for process in both] == [0, 0], both[0].printed() + both[1].printed()
+    assert results(tmp_path / "run") == expected and "absl" not in both[1].printed()
+    assert not list((tmp_path / "run" / "buckets").iterdir())
+    for process in both:  # each had its half
+        assert set(re.findall(r"/(\d) trials", process.printed())) == {"2"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_ends_ends_the_other_and_the_job_resumes(number, victim, launch, whole, job, tmp_path):
+    expected, _ = whole("sweep")
+    both = [launch(f"{PROGRAMS['sweep']} {flags} --lanes=1", tmp_path / "run") for flags in job]
+    both[victim].until(lambda: len(checkpoints(tmp_path)) >= 2).send(number)
+    codes = [process.wait() for process in both]
+    printed = both[1 - victim].printed()
+    if number == signal.SIGTERM:
+        assert codes == [75, 75] and f"stopped, as process {victim} of this job was stopped" in printed
+    elif victim == 1:
+        assert codes == [75, -9] and "stopped, as process 1 of this job is gone" in printed
+    else:  # JAX itself ends those that have lost process 0
+        assert codes == [-9, -6] and "another task died" in printed
+    both = [launch(f"{PROGRAMS['sweep']} {flags} --lanes=1", tmp_path / "run") for flags in job]
+    assert [process.wait() for process in both] == [0, 0], both[0].printed() + both[1].printed()
+    assert results(tmp_path / "run") == expected
 
 
 # ---- long: in `make faults`
