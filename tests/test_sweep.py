@@ -205,9 +205,8 @@ def test_each_number_of_devices_gives_the_same_bits(width, numbers):
     run_with_eight_devices(SAME_BITS.format(width=width, numbers=numbers))
 
 
-@pytest.mark.parametrize(
-    "width, numbers", [(1, (8, 1, 3)), pytest.param(2, (2, 4, 3), marks=pytest.mark.slow)], ids=["mapped", "vmapped"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("width, numbers", [(1, (8, 1, 3)), (2, (2, 4, 3))])
 def test_resumes_with_another_number_of_devices(width, numbers, tmp_path):
     run_with_eight_devices(RESUME.format(width=width, numbers=numbers, folder=str(tmp_path)))
 
@@ -272,24 +271,33 @@ def test_a_run_is_frozen_at_its_last_finite_parameters(optimizer, clip):
         assert np.isfinite(record["loss"]) and record["diverged"] == -1
 
 
-def test_replay_shows_the_first_operation_that_is_not_finite(tmp_path, capsys):
+@pytest.fixture
+def good_and_bad(tmp_path):
     good = dataclasses.replace(TINY, activation="relu", optimizer="sgd", seq_len=2, steps=4)
-    bad = dataclasses.replace(good, lr=1e30)
-    assert launcher.run_sweep([good, bad], tmp_path, NEVER)
-    results = [json.loads((launcher.trial_directory(tmp_path, t) / "result.json").read_text()) for t in (good, bad)]
+    trials = good, dataclasses.replace(good, lr=1e30)
+    assert launcher.run_sweep(trials, tmp_path, NEVER)
+    return [sweep.trial_id(trial) for trial in trials]
+
+
+def test_replay_runs_a_trial_again_alone(good_and_bad, tmp_path, capsys):
+    good, bad = good_and_bad
+    results = [json.loads((tmp_path / "trials" / name / "result.json").read_text()) for name in good_and_bad]
     assert results[0]["diverged"] is None and 0 <= results[1]["diverged"] < 4
-    assert runs.read_rows(launcher.trial_directory(tmp_path, good))[-1]["diverged"] == -1
-    assert launcher.replay(str(tmp_path), sweep.trial_id(good), True) == 0
+    assert launcher.replay(str(tmp_path), good, True) == 0
     out = capsys.readouterr().out
     assert out.count("  as before\n") == 2 and "did not diverge" in out
-    assert launcher.replay(str(tmp_path), sweep.trial_id(bad), False) == 0
+    assert launcher.replay(str(tmp_path), bad, False) == 0
     out = capsys.readouterr().out
     assert "  as before\n" in out and f"diverged at step {results[1]['diverged']}" in out
-    with pytest.raises(FloatingPointError, match="invalid value"):
-        launcher.replay(str(tmp_path), sweep.trial_id(bad), True)
     for name in ("../trials", "x", "0" * 16):
         with pytest.raises(BadSetting, match="allowed: the name of a directory"):
             launcher.replay(str(tmp_path), name, False)
+
+
+@pytest.mark.slow
+def test_replay_shows_the_first_operation_that_is_not_finite(good_and_bad, tmp_path):
+    with pytest.raises(FloatingPointError, match="invalid value"):
+        launcher.replay(str(tmp_path), good_and_bad[1], True)
 
 
 # ---- random search
@@ -326,3 +334,52 @@ def test_a_bad_range_is_one_line(sample, count):
     with pytest.raises(BadSetting) as error:
         launcher.parse_trials(TINY, [], [sample], count)
     assert "\n" not in str(error.value)
+
+
+# ---- trials that end early
+
+
+def test_early_stops_free_their_lanes_and_are_undone_without_the_flags(solo, tmp_path, monkeypatch):
+    """With thresholds between what the trials reach: some are solved, some hopeless, and the rest run to the end."""
+    trials = sweep.grid(TINY, AXES)
+    curves = [[row["eval_mse"] for row in runs.read_rows(launcher.trial_directory(solo, trial))] for trial in trials]
+    firsts, bests = zip(*[(c[0], min(c[:2])) for c in curves], strict=True)
+    solved, baseline = float(np.quantile(firsts, 0.3)), float(np.quantile(bests, 0.7))
+    options = launcher.Options(lanes=2, stop_solved=True, stop_hopeless=0.6)
+    expected = []
+    for curve in curves:
+        reason, length = None, 3
+        for n, score in enumerate(curve[:2], start=1):  # 2 steps a chunk of 6; hopeless from step 3.6 on
+            if reason is None and (score <= solved or (n == 2 and min(curve[:2]) >= baseline)):
+                reason, length = "solved" if score <= solved else "hopeless", n
+        expected.append((reason, length))
+    assert {reason for reason, _ in expected} == {"solved", "hopeless", None}
+
+    make = sweep.make_lanes
+
+    def with_thresholds(*args):
+        lanes = make(*args)
+        task = lanes.train.task._replace(solved=solved, baseline=baseline)
+        return lanes._replace(train=lanes.train._replace(task=task))
+
+    monkeypatch.setattr(sweep, "make_lanes", with_thresholds)
+    stop = StopAfter(100)
+    assert launcher.run_sweep(trials, tmp_path, stop, options)
+    found = []
+    for trial in trials:
+        folder, alone = (launcher.trial_directory(at, trial) for at in (tmp_path, solo))
+        result, rows = json.loads((folder / "result.json").read_text()), runs.read_rows(folder)
+        found.append((result["stopped"], len(rows)))
+        assert rows == runs.read_rows(alone)[: len(rows)]
+    assert found == expected
+    assert 100 - stop.left < 9  # six trials of three chunks in two lanes, had none ended early
+    assert launcher.run_sweep(trials, tmp_path, StopAfter(0), options)  # they count as done
+    assert launcher.run_sweep(trials, tmp_path, NEVER)
+    assert_same(tmp_path, solo, trials)
+
+
+def test_a_diverged_trial_is_hopeless(tmp_path):
+    bad = dataclasses.replace(TINY, activation="relu", optimizer="sgd", lr=1e30)
+    assert launcher.run_sweep([bad], tmp_path, NEVER, launcher.Options(stop_hopeless=1.0))
+    result = json.loads((launcher.trial_directory(tmp_path, bad) / "result.json").read_text())
+    assert result["stopped"] == "diverged" and len(runs.read_rows(launcher.trial_directory(tmp_path, bad))) == 1
