@@ -3,6 +3,7 @@
 The long ones are marked slow: `make faults`. What a single save, lock or log line survives is in test_runs.py.
 """
 
+import importlib.util
 import json
 import os
 import random
@@ -267,6 +268,27 @@ def test_a_process_that_ends_ends_the_other_and_the_job_resumes(number, victim, 
     both = [launch(f"{PROGRAMS['sweep']} {flags} --lanes=1", tmp_path / "run") for flags in job]
     assert [process.wait() for process in both] == [0, 0], both[0].printed() + both[1].printed()
     assert results(tmp_path / "run") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is an optional extra")
+def test_ray_with_a_killed_worker_publishes_every_trial_once(whole, tmp_path):
+    expected, _ = whole("sweep")
+    script, *flags = PROGRAMS["sweep"].split()
+    command = [sys.executable, str(ROOT / "experiments" / script), *flags, f"--workdir={tmp_path / 'run'}"]
+    if subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0:  # Ray listens: here nobody hears
+        command = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *command]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "RAY_USAGE_STATS_ENABLED": "0"}
+    with (tmp_path / "output.txt").open("w") as output:
+        process = subprocess.Popen([*command, "--executor=ray"], env=environment, stdout=output, stderr=output)
+    while not (made := checkpoints(tmp_path)):
+        assert process.poll() is None, (tmp_path / "output.txt").read_text()
+        time.sleep(0.01)
+    worker = int(re.match(r"process (\d+) ", (made[0].parent / "lock").read_text())[1])
+    os.kill(worker, signal.SIGKILL)
+    assert process.wait() == 0, (tmp_path / "output.txt").read_text()
+    assert results(tmp_path / "run") == expected
+    assert not list((tmp_path / "run" / "buckets").iterdir())
 
 
 # ---- long: in `make faults`

@@ -1,0 +1,69 @@
+"""A sweep on a Ray cluster, or on a Ray of this machine's own: `pip install rnnjax[ray]`."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from experiments.lanes import Options, is_done, run_sweep
+from rnnjax import runs, sweep
+from rnnjax.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_on_ray(trials: Sequence[Config], workdir: str | Path, stop, options: Options, address: str | None) -> bool:
+    """Runs what is missing as Ray tasks, each with a share of a bucket's trials. False if it was stopped on the way.
+
+    Every node sees `workdir`. A task whose worker dies is run again, and goes on from its share's checkpoint; trials
+    are published by their content, so one that is run twice is there once. Without an address, Ray is started here,
+    on the loopback interface.
+    """
+    import ray
+
+    workdir = runs.check_directory(workdir)
+    alone = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": path}}, logging_level="warning", **alone)
+    try:
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        workers = gpus or int(resources["CPU"])
+        # A worker ends with its task: JAX takes its devices once a process.
+        task = ray.remote(num_cpus=1, num_gpus=bool(gpus), max_calls=1, max_retries=3)(run_share)
+        pending = []
+        for bucket in sweep.buckets(trials):
+            missing = sum(not is_done(workdir, trial, options) for trial in bucket.trials)
+            shares = [options._replace(share=(k, min(workers, missing))) for k in range(min(workers, missing))]
+            pending += [task.remote(list(bucket.trials), str(workdir.absolute()), share) for share in shares]
+        finished, cancelled = True, False
+        while pending:
+            done, pending = ray.wait(pending, timeout=1)
+            finished &= all(_finished(ray, ref) for ref in done)
+            if stop.requested and not cancelled:
+                cancelled = True
+                for ref in pending:
+                    ray.cancel(ref)  # reaches the worker as Ctrl-C does
+        return finished
+    finally:
+        ray.shutdown()
+
+
+def run_share(trials: list[Config], workdir: str, options: Options) -> bool:
+    """A task: `run_sweep` of a share, on this worker's devices."""
+    jax.config.update("jax_num_cpu_devices", 1)
+    with runs.stop_signals() as stop:
+        while True:
+            try:
+                return run_sweep(trials, workdir, stop, options)
+            except runs.RunBusy:  # the worker that is thought dead still runs: what it publishes counts too
+                time.sleep(1)
+
+
+def _finished(ray, ref):
+    try:
+        return ray.get(ref)
+    except ray.exceptions.TaskCancelledError:
+        return False

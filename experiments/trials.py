@@ -1,0 +1,59 @@
+"""What --grid and --sample mean: the trials of a sweep."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.flags import FIELDS, BadSetting, checked, parse_setting
+from rnnjax import sweep
+from rnnjax.config import Config
+
+
+def parse_trials(config: Config, grid: Sequence[str], sample: Sequence[str] = (), count: int | None = None):
+    """The trials that --grid, --sample and --trials mean: every draw at every point of the grid, without duplicates.
+
+    Raises BadSetting.
+    """
+    axes, ranges = {}, {}
+    for flag, texts, parse, found in (("grid", grid, parse_axis, axes), ("sample", sample, parse_range, ranges)):
+        for text in texts:
+            name, values = parse(text)
+            if name in axes or name in ranges:
+                raise BadSetting(f"--{flag}={text}: {name} is given twice; allowed: one --grid or --sample a setting")
+            found[name] = values
+    if bool(ranges) != (count is not None):
+        raise BadSetting(f"--sample={','.join(sample)} and --trials={count}: allowed: both, or neither")
+    draws = sweep.sample(config, ranges, count) if ranges else [config]
+    try:
+        trials = [trial for draw in draws for trial in sweep.grid(draw, axes)]
+    except (ValueError, TypeError, OSError) as error:
+        raise BadSetting(f"{' '.join(f'--grid={text}' for text in grid)}: {error}") from error
+    return list(dict.fromkeys(checked(trial) for trial in trials))
+
+
+def parse_range(text: str) -> tuple[str, tuple[str, float, float]]:
+    """`lr=log:1e-5:1e-1` -> ("lr", ("log", 1e-5, 0.1)). Raises BadSetting."""
+    name, _, values = text.partition("=")
+    scale, *ends = values.split(":")
+    try:
+        low, high = (float(parse_setting(name, end)) for end in ends)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, BadSetting) and name not in FIELDS:
+            raise
+        low = high = float("nan")
+    if scale not in ("log", "uniform") or not (-np.inf < low < high < np.inf) or (scale == "log" and low <= 0):
+        raise BadSetting(
+            f"--sample={text}: allowed: NAME=log:A:B with 0 < A < B, or NAME=uniform:A:B with A < B, of a number"
+        )
+    return name, (scale, low, high)
+
+
+def parse_axis(text: str) -> tuple[str, list]:
+    """`lr=1e-3,1e-2` -> ("lr", [0.001, 0.01]); `seed=0:8` -> ("seed", [0, ..., 7]). Raises BadSetting."""
+    name, separator, values = text.partition("=")
+    if not separator or not values:
+        raise BadSetting(f"--grid={text}: allowed: NAME=VALUE,VALUE,... or NAME=START:STOP")
+    start, colon, stop = values.partition(":")
+    if colon and start.lstrip("-").isdigit() and stop.lstrip("-").isdigit() and int(start) < int(stop):
+        return name, [parse_setting(name, str(value)) for value in range(int(start), int(stop))]
+    return name, [parse_setting(name, value) for value in values.split(",")]
