@@ -372,7 +372,7 @@ def shard_batch(function, devices, batch_axes, out_axes):
 
     Args:
       function: what it returns without a batch axis must be the same on every device, so it averages its gradients
-        with `jax.lax.pmean(gradients, "batch")`.
+        with `rnnjax.training.mean_over_devices(gradients, "batch")`.
       devices: over which to spread; their number divides the batch.
       batch_axes: the batch axis of each argument, None for one that every device gets whole.
       out_axes: the same of each result.
@@ -471,11 +471,13 @@ def _loss(apply):
 
 def _averaged(value_and_gradient, devices):
     """Over the parts of the batch, where it is spread over devices; values that belong to its elements stay."""
-    import jax
+    from rnnjax.training import mean_over_devices
 
     def averaged(params, xs, target):
         value, gradient = value_and_gradient(params, xs, target)
-        return jax.lax.pmean(value, "batch") if value.ndim == 0 else value, jax.lax.pmean(gradient, "batch")
+        if value.ndim == 0:
+            return mean_over_devices((value, gradient), "batch")
+        return value, mean_over_devices(gradient, "batch")
 
     return averaged if devices > 1 else value_and_gradient
 
