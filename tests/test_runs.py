@@ -22,7 +22,7 @@ import numpy as np
 import optax
 import pytest
 
-from rnnjax import runs
+from rnnjax import checkpoints, runs
 
 CONFIG = {"cell": "lstm", "lr": 1e-3, "gain": None}
 INFO = {"devices": ["cpu:0"]}
@@ -267,7 +267,7 @@ def test_leaves_that_differ_from_the_manifest_are_seen(two_checkpoints, caplog):
     shutil.rmtree(second / "arrays")
     shutil.copytree(first / "arrays", second / "arrays")
     manifest["files"] = json.loads((first / "manifest.json").read_text())["manifest"]["files"]
-    (second / "manifest.json").write_bytes(runs._sealed(manifest))
+    (second / "manifest.json").write_bytes(checkpoints._sealed(manifest))
     expect_step_1(two_checkpoints, caplog, "leaf 'key'")
 
 
@@ -445,6 +445,35 @@ def test_one_lock_at_a_time(run):
         runs.open_run(run.path, CONFIG, INFO)
     with pytest.raises(runs.RunBusy):  # also with another config: nobody reads a directory that another one writes
         runs.open_run(run.path, {}, INFO)
+
+
+def test_a_directory_that_its_last_owner_removes_is_made_again(tmp_path, monkeypatch):
+    """Another process's close_run, between this one's mkdir and its open of the lock."""
+    real, removed = os.open, []
+
+    def open_late(path, *args, **options):
+        if not removed:
+            removed.append(path)
+            (tmp_path / "run").rmdir()
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", open_late)
+    with runs.open_run(tmp_path / "run", CONFIG, INFO) as run:
+        assert removed == [tmp_path / "run" / "lock"]
+        assert runs.read_config(run.path)["config"] == CONFIG
+
+
+def test_discarding_leaves_what_is_not_the_runs(tmp_path):
+    for folder in ("mine", "ours"):
+        with runs.open_run(tmp_path / folder, CONFIG, INFO) as run:
+            runs.append_rows(run, [{"step": 1}])
+            runs.save_checkpoint(run, 1, make_tree(1))
+            runs.save_params(run, make_tree(1)["params"])
+            if folder == "ours":
+                (run.path / "notes").mkdir()
+                (run.path / "notes" / "a.txt").touch()
+            runs.discard_run(run)
+    assert set(contents(tmp_path)) == {"ours", "ours/notes", "ours/notes/a.txt"}
 
 
 def test_stop_signals():

@@ -27,6 +27,8 @@ TOWERS = (
         ("sweep",),
     ),
     (
+        ("files",),
+        ("checkpoints",),
         ("runs",),
         ("plotting",),
         ("diagnostic_plots",),
