@@ -22,7 +22,7 @@ from absl import flags
 from experiments import outputs, sweep
 from experiments.diagnose import find_params, loss_of_taps, plain_numbers, sample, subject_of
 from experiments.flags import BadSetting, checked, define_config, load_config, main_with_errors
-from rnnjax import diagnostic_plots, plotting, runs
+from rnnjax import diagnostic_plots, plot_style, runs
 from rnnjax.cells import CELLS
 from rnnjax.config import Config
 from rnnjax.diagnostics.gradient_flow import gradient_reach
@@ -150,7 +150,7 @@ def figure(measures: dict, out: Path, dark: bool) -> None:
             for row in ROWS
         }
         panels[task] = (profiles, 1e-8)
-    colors = {row: plotting.cell_color(settings["cell"]) for row, settings in ROWS.items()}
+    colors = {row: plot_style.cell_color(settings["cell"]) for row, settings in ROWS.items()}
     diagnostic_plots.anatomy(panels, colors, out, ylabel="$|dh_T/dh_t|_F/\\sqrt{n}$", dark=dark)
 
 

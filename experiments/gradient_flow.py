@@ -27,6 +27,7 @@ from rnnjax import plotting, runs
 from rnnjax.cells import CELLS
 from rnnjax.config import Config, check, hyperparameters, nearest
 from rnnjax.diagnostics.gradient_flow import gradient_flow, gradient_reach, rms_over_batch, total_norm
+from rnnjax.run_data import group_by_setting
 from rnnjax.training import make_train
 
 
@@ -109,7 +110,7 @@ def find_trained(paths: list[str], task: str | None, seq_len: int | None) -> dic
     problems = sorted({f"--task={r.config['task']} --seq_len={r.config['seq_len']}" for r in fit or found})
     if not fit or len(problems) > 1:
         raise ValueError(f"--runs={','.join(paths)}: allowed: one problem at a time, of {' or '.join(problems)}")
-    best = best_settings([summarise(group) for group in plotting.group_by_setting(fit)])
+    best = best_settings([summarise(group) for group in group_by_setting(fit)])
     return {s.config["cell"]: [(_config(run), run.path) for run in s.runs] for s in best}
 
 

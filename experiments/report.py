@@ -23,7 +23,8 @@ from absl import flags
 
 from experiments.flags import BadSetting, main_with_errors
 from rnnjax import plotting
-from rnnjax.plotting import RunData, diverged_at
+from rnnjax.plot_style import cell_color
+from rnnjax.run_data import RunData, diverged_at, group_by_setting, read_run
 from rnnjax.runs import EXIT_DONE, check_directory, write_file
 
 PROBLEM = ("task", "variant", "seq_len", "min_seq_len", "text_path")  # runs that differ in these are never compared
@@ -57,7 +58,7 @@ def write_report(paths: Sequence[str], out: str) -> Path:
     problems: dict[tuple, list[RunData]] = {}
     for run in finished:
         problems.setdefault(tuple(run.config.get(name) for name in PROBLEM), []).append(run)
-    tables = [[summarise(group) for group in plotting.group_by_setting(runs)] for runs in problems.values()]
+    tables = [[summarise(group) for group in group_by_setting(runs)] for runs in problems.values()]
     page = _page(tables, finished, unfinished, paths)
     out.mkdir(parents=True, exist_ok=True)
     write_file(out / "settings.csv", settings_csv(tables))
@@ -81,7 +82,7 @@ def find_runs(paths: Sequence[str]) -> tuple[list[RunData], list[Path]]:
             raise ValueError(f"{path} holds no run: there is no config.json in it or below")
         found |= dict.fromkeys(inside)
     unfinished = [path for path in found if not (path / "result.json").is_file()]
-    runs = [plotting.read_run(path) for path in found if path not in unfinished]
+    runs = [read_run(path) for path in found if path not in unfinished]
     if not runs:
         raise ValueError(
             f"{unfinished[0] / 'result.json'} is missing; {len(unfinished)} of {len(found)} runs unfinished"
@@ -214,7 +215,7 @@ def _summary_table(settings, varied):
         score = f"<b>{middle}</b>" + (f" [{low} to {high}]" if len(s.runs) > 1 else "")
         rate = f"{s.solved}/{len(s.runs)} [{s.interval[0]:.0%} to {s.interval[1]:.0%}]"
         diverged = f", {s.diverged} diverged" if s.diverged else ""
-        swatch = f"<i style='background:{plotting.cell_color(s.config['cell'])}'></i>"
+        swatch = f"<i style='background:{cell_color(s.config['cell'])}'></i>"
         cells = [swatch + _e(s.config["cell"]), *(_e(_number(s.config.get(n))) for n in varied), score]
         cells += [rate + diverged, _number(s.solved_at), _number(s.reach), _duration(s.seconds)]
         rows.append([*cells, _number(s.steps_per_second)])

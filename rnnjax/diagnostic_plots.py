@@ -8,7 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
-from rnnjax.plotting import DECADES, GREY, _colormap, _figure, _ink, _legend, _plain, _write
+from rnnjax.plot_style import DECADES, GREY, add_legend, colormap, ink, new_figure, plain, style_colorbar, write
 
 LINES = ("#0078C2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Wong (2011)
 STYLES = ("-", "--", "-.", ":")
@@ -21,67 +21,67 @@ def lines_over_steps(
     lines: Mapping[str, np.ndarray], out: Out = None, *, ylabel: str, xlabel: str = "sequence step $t$", dark=False
 ) -> Figure:
     """Curves `[T]` on a log axis, such as |dL/dh_t| of each layer; what is exactly 0 is left out."""
-    figure, (axes,) = _figure(dark, width=5.2, height=3.5)
+    figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     for k, (name, values) in enumerate(lines.items()):
         values = np.asarray(values, float)
-        axes.plot(np.arange(1, len(values) + 1), _positive(values), **_style(k), label=_plain(name))
+        axes.plot(np.arange(1, len(values) + 1), _positive(values), **_style(k), label=plain(name))
     _log_y(axes)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _labels(axes, xlabel, ylabel)
-    _legend(axes, dark)
-    return _write(figure, out)
+    add_legend(axes, dark)
+    return write(figure, out)
 
 
 def sensitivity(log_frobenius: np.ndarray, starts, log_spectral, out: Out = None, *, dark=False) -> Figure:
     """log10 |dh_T/dh_t| against T - t: the root mean square gain `[T + 1]`, and the worst case at some `starts`."""
-    figure, (axes,) = _figure(dark, width=5.2, height=3.5)
+    figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     T = len(log_frobenius) - 1
-    axes.axhline(0, color=_ink(dark), linewidth=1, linestyle=":")
+    axes.axhline(0, color=ink(dark), linewidth=1, linestyle=":")
     axes.plot(np.arange(T, -1, -1), _decades(log_frobenius), **_style(0), label="root mean square, $|·|_F/\\sqrt{n}$")
     if log_spectral is not None:
         axes.plot(T - np.asarray(starts), _decades(log_spectral), "o", color=LINES[1], ms=4, label="worst, $|·|_2$")
     axes.set_xlim(left=0)
     _labels(axes, "steps back from the end, $T - t$", "$\\log_{10}|dh_T/dh_t|$ (0: kept)")
-    _legend(axes, dark)
-    return _write(figure, out)
+    add_legend(axes, dark)
+    return write(figure, out)
 
 
 def step_spectra(singular_values: np.ndarray, out: Out = None, *, dark=False) -> Figure:
     """Singular values of J_t `[T, n]` over time: largest, smallest, and the middle half between."""
-    figure, (axes,) = _figure(dark, width=5.2, height=3.5)
+    figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     sigma = np.sort(np.asarray(singular_values, float), axis=1)
     t = np.arange(1, len(sigma) + 1)
     low, middle, high = np.quantile(sigma, [0.25, 0.5, 0.75], axis=1)
-    axes.axhline(1, color=_ink(dark), linewidth=1, linestyle=":")
+    axes.axhline(1, color=ink(dark), linewidth=1, linestyle=":")
     axes.plot(t, _positive(sigma[:, -1]), **_style(1), label="largest")
     axes.plot(t, _positive(middle), **_style(0), label="median")
     axes.fill_between(t, _positive(low), _positive(high), color=LINES[0], alpha=0.22, linewidth=0)
     axes.plot(t, _positive(sigma[:, 0]), **_style(2), label="smallest")
     _log_y(axes, lowest=1e-6)
     _labels(axes, "sequence step $t$", "singular values of $J_t$ (1: isometry)")
-    _legend(axes, dark)
-    return _write(figure, out)
+    add_legend(axes, dark)
+    return write(figure, out)
 
 
 def product_spectra(steps: Sequence[int], log_singular_values: np.ndarray, out: Out = None, *, dark=False) -> Figure:
     """log10 of the singular values of P_{0->t}, `[S, n]` natural logs, one line for each of the `steps` t."""
-    figure, (axes,) = _figure(dark, width=5.2, height=3.5)
+    figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     values = _decades(log_singular_values)
-    axes.axhline(0, color=_ink(dark), linewidth=1, linestyle=":")
+    axes.axhline(0, color=ink(dark), linewidth=1, linestyle=":")
     for k, (t, row) in enumerate(zip(steps, values, strict=True)):
         axes.plot(np.arange(1, len(row) + 1), row, **_style(k), label=f"$t$ = {t}")
     top = np.nanmax(values, initial=1.0)
     axes.set_ylim(max(np.nanmin(values, initial=-1.0), top - 40) - 0.5, top + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _labels(axes, "singular value, largest first", "$\\log_{10}$ singular value of $P_{0→t}$")
-    _legend(axes, dark)
-    return _write(figure, out)
+    add_legend(axes, dark)
+    return write(figure, out)
 
 
 def exponents(values: np.ndarray, standard_error: np.ndarray, out: Out = None, *, dark=False) -> Figure:
     """Lyapunov exponents `[k]`, natural log per step, with their standard errors; above 0 gradients explode."""
-    figure, (axes,) = _figure(dark, width=5.2, height=3.5)
-    axes.axhline(0, color=_ink(dark), linewidth=1, linestyle=":")
+    figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
+    axes.axhline(0, color=ink(dark), linewidth=1, linestyle=":")
     index = np.arange(1, len(values) + 1)
     axes.errorbar(index, values, standard_error, fmt="o", ms=3.5, color=LINES[0], ecolor=LINES[5], elinewidth=1)
     values = np.asarray(values)[np.isfinite(values)]
@@ -89,12 +89,12 @@ def exponents(values: np.ndarray, standard_error: np.ndarray, out: Out = None, *
         axes.set_ylim(values.max() - 15, values.max() + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _labels(axes, "exponent, largest first", "Lyapunov exponent (1/step)")
-    return _write(figure, out)
+    return write(figure, out)
 
 
 def time_by_time(matrix: np.ndarray, out: Out = None, *, label: str, rows: str, columns: str, dark=False) -> Figure:
     """A matrix `[T, T]` in colours, such as |dL_t/dh_s|; grey where it is exactly 0."""
-    figure, (axes,) = _figure(dark, width=4.9, height=4.1)
+    figure, (axes,) = new_figure(dark, width=4.9, height=4.1)
     values = np.asarray(matrix, float)
     shown = np.isfinite(values) & (values > 0)
     high = np.ceil(np.log10(values[shown].max())) if shown.any() else 0.0
@@ -102,7 +102,7 @@ def time_by_time(matrix: np.ndarray, out: Out = None, *, label: str, rows: str, 
     low = min(low, high - 1)
     edges = np.arange(len(values) + 1) + 0.5
     clipped = np.ma.masked_where(~shown, np.clip(values, 10.0**low, None))
-    image = axes.pcolormesh(edges, edges, clipped, norm=LogNorm(10.0**low, 10.0**high), cmap=_colormap(),
+    image = axes.pcolormesh(edges, edges, clipped, norm=LogNorm(10.0**low, 10.0**high), cmap=colormap(),
                             rasterized=True)  # fmt: skip
     axes.set_facecolor(GREY)
     axes.grid(False)
@@ -111,11 +111,8 @@ def time_by_time(matrix: np.ndarray, out: Out = None, *, label: str, rows: str, 
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     _labels(axes, columns, rows)
     bar = figure.colorbar(image, ax=axes, extend="min" if (values[shown] < 10.0**low).any() else "neither")
-    bar.set_label(label, color=_ink(dark), fontsize=9)
-    bar.ax.tick_params(colors=_ink(dark), labelsize=9)
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
-    bar.outline.set_edgecolor(_ink(dark))
-    return _write(figure, out)
+    style_colorbar(bar, label, dark)
+    return write(figure, out)
 
 
 def histograms(
@@ -129,42 +126,42 @@ def histograms(
     dark=False,
 ) -> Figure:
     """Shares `[bins]` by name over common `edges`; `mark` draws a labelled vertical line at {text: value}."""
-    figure, (axes,) = _figure(dark, width=5.2, height=3.5)
+    figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     for k, (name, share) in enumerate(shares.items()):
-        axes.stairs(100 * np.asarray(share, float), edges, baseline=None, label=_plain(name), **_style(k))
+        axes.stairs(100 * np.asarray(share, float), edges, baseline=None, label=plain(name), **_style(k))
     if log:
         axes.set_xscale("log")
     for text, value in (mark or {}).items():
-        axes.axvline(value, color=_ink(dark), linewidth=1, linestyle=":")
-        axes.text(value, 1.01, _plain(text), transform=axes.get_xaxis_transform(), ha="center", fontsize=9,
-                  color=_ink(dark))  # fmt: skip
+        axes.axvline(value, color=ink(dark), linewidth=1, linestyle=":")
+        axes.text(value, 1.01, plain(text), transform=axes.get_xaxis_transform(), ha="center", fontsize=9,
+                  color=ink(dark))  # fmt: skip
     axes.set_ylim(bottom=0)
     _labels(axes, xlabel, "share of values (%)")
-    _legend(axes, dark)
-    return _write(figure, out)
+    add_legend(axes, dark)
+    return write(figure, out)
 
 
 def eigenvalues(blocks: Mapping[str, np.ndarray], out: Out = None, *, dark=False) -> Figure:
     """Eigenvalues `[H]` of each recurrent matrix in the complex plane, with the unit circle."""
     columns = min(len(blocks), 2)
     rows = -(-len(blocks) // columns)
-    figure, panels = _figure(dark, rows, columns, width=1 + 2.5 * columns, height=0.5 + 2.5 * rows)
+    figure, panels = new_figure(dark, rows, columns, width=1 + 2.5 * columns, height=0.5 + 2.5 * rows)
     circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
     for axes, (name, values) in zip(panels, blocks.items(), strict=False):
-        axes.plot(circle.real, circle.imag, color=_ink(dark), linewidth=1, linestyle=":")
+        axes.plot(circle.real, circle.imag, color=ink(dark), linewidth=1, linestyle=":")
         axes.plot(values.real, values.imag, "o", ms=3.5, alpha=0.8, color=LINES[0], mew=0)
-        axes.set_title(f"{_plain(name)}: radius {np.abs(values).max():.3g}", fontsize=10)
+        axes.set_title(f"{plain(name)}: radius {np.abs(values).max():.3g}", fontsize=10)
         axes.set_aspect("equal", adjustable="box")
     for axes in panels[len(blocks) :]:
         axes.set_axis_off()
-    figure.supxlabel("real part", fontsize=10, color=_ink(dark))
-    figure.supylabel("imaginary part", fontsize=10, color=_ink(dark))
-    return _write(figure, out)
+    figure.supxlabel("real part", fontsize=10, color=ink(dark))
+    figure.supylabel("imaginary part", fontsize=10, color=ink(dark))
+    return write(figure, out)
 
 
 def by_lag(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], out: Out = None, *, dark=False) -> Figure:
     """Curves (lags, values), each over its own largest value: does the memory end where the gradient does?"""
-    figure, (axes,) = _figure(dark, width=5.2, height=3.5)
+    figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     for k, (name, (lags, values)) in enumerate(lines.items()):
         values = np.asarray(values, float)
         top = np.nanmax(values, initial=0.0)
@@ -173,26 +170,26 @@ def by_lag(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], out: Out = None, 
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _labels(axes, "lag, steps before the last", "relative to its largest value")
-    _legend(axes, dark)
-    return _write(figure, out)
+    add_legend(axes, dark)
+    return write(figure, out)
 
 
 def gradient_errors(methods: Sequence[str], cosine, norm_ratio, out: Out = None, *, dark=False) -> Figure:
     """Cosine with and norm over the full gradient, for each of the `methods`."""
-    figure, (axes,) = _figure(dark, width=5.2, height=1.5 + 0.32 * len(methods))
+    figure, (axes,) = new_figure(dark, width=5.2, height=1.5 + 0.32 * len(methods))
     y = np.arange(len(methods))
-    axes.axvline(1, color=_ink(dark), linewidth=1, linestyle=":")
+    axes.axvline(1, color=ink(dark), linewidth=1, linestyle=":")
     axes.plot(cosine, y - 0.12, "o", color=LINES[0], ms=6, label="cosine with full BPTT")
     axes.plot(norm_ratio, y + 0.12, "D", color=LINES[1], ms=5, label="norm / that of full BPTT")
-    axes.set_yticks(y, [_plain(m) for m in methods])
+    axes.set_yticks(y, [plain(m) for m in methods])
     axes.set_ylim(len(methods) - 0.5, -0.5)
     largest = np.nanmax(np.abs(np.asarray([*cosine, *norm_ratio], float)), initial=1.0)
     if largest > 3:
         axes.set_xscale("symlog", linthresh=1)
         axes.xaxis.set_major_locator(FixedLocator([-1, 0, 1, *10.0 ** np.arange(1, np.ceil(np.log10(largest)) + 1)]))
     _labels(axes, "1 is right", "")
-    _legend(axes, dark)
-    return _write(figure, out)
+    add_legend(axes, dark)
+    return write(figure, out)
 
 
 def anatomy(
@@ -209,7 +206,9 @@ def anatomy(
     start, solid after training. `panels` maps a row's title to its cells and the lowest value drawn.
     """
     cells = list(colors)
-    figure, axes = _figure(dark, len(panels), len(cells), width=0.8 + 1.3 * len(cells), height=0.9 + 2.1 * len(panels))
+    figure, axes = new_figure(
+        dark, len(panels), len(cells), width=0.8 + 1.3 * len(cells), height=0.9 + 2.1 * len(panels)
+    )
     for r, (title, (profiles, lowest)) in enumerate(panels.items()):
         for c, cell in enumerate(cells):
             panel = axes[r * len(cells) + c]
@@ -219,17 +218,17 @@ def anatomy(
                            linewidth=1.8 if style == "-" else 1.4, label=when)  # fmt: skip
             panel.set_yscale("log")
             panel.set_ylim(lowest, 1e3)
-            panel.axhline(1, color=_ink(dark), linewidth=0.8, linestyle=":")
+            panel.axhline(1, color=ink(dark), linewidth=0.8, linestyle=":")
             panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             panel.yaxis.set_minor_formatter(NullFormatter())
             if r == 0:
-                panel.set_title(_plain(cell), fontsize=10)
+                panel.set_title(plain(cell), fontsize=10)
             if c == 0:
-                panel.set_ylabel(_plain(title))
+                panel.set_ylabel(plain(title))
             panel.label_outer()
-    figure.supxlabel("steps back from the end   (dashed: at the start, solid: trained)", fontsize=10, color=_ink(dark))
-    figure.supylabel(ylabel, fontsize=10, color=_ink(dark))
-    return _write(figure, out)
+    figure.supxlabel("steps back from the end   (dashed: at the start, solid: trained)", fontsize=10, color=ink(dark))
+    figure.supylabel(ylabel, fontsize=10, color=ink(dark))
+    return write(figure, out)
 
 
 def _style(k):

@@ -4,80 +4,35 @@ Every figure takes `out`, where to write it (a path ending in .png or .svg; None
 page. It returns a `matplotlib.figure.Figure` and touches no global state of matplotlib's.
 """
 
-import json
 import os
 import re
-import warnings
-import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from rnnjax.runs import load_arrays, read_config, read_rows
+from rnnjax.plot_style import (
+    DECADES,
+    GREY,
+    add_legend,
+    cell_color,
+    colormap,
+    ink,
+    new_figure,
+    paper,
+    plain,
+    style_colorbar,
+    write,
+)
+from rnnjax.run_data import RunData, diverged_at, group_by_setting, quartiles, read_run, score_over_time, setting_labels
 
-# After Wong (2011, Nature Methods 8:441), safe for the colour-blind; a user's cell gets one of Tol's "muted" scheme,
-# made light enough for a dark page.
-CELL_COLORS = {
-    "rnn": "#D55E00",
-    "irnn": "#E69F00",
-    "lstm": "#0078C2",
-    "gru": "#009E73",
-    "gru_cho": "#CC79A7",
-    "mgu": "#56B4E9",
-}
-OTHER_COLORS = ("#B65FC2", "#999933", "#44AA99", "#C0578A", "#7A9E2E", "#8877DD", "#B8862B", "#CC6677")
 REACH = 1e-3  # the gradient reach is how far back the gradient stays above this part of its last value
-GREY = "#9a9a9a"  # no value
-DECADES = 8  # of a gradient map's colours; what is smaller has the lowest colour
 
 RunLike = Any  # a RunData, or the path of a run directory
-
-
-class RunData(NamedTuple):
-    """What a run directory says."""
-
-    path: Path
-    config: dict[str, Any]  # field -> value, as resolved
-    rows: list[dict[str, Any]]  # one evaluation each
-    flow: dict[str, np.ndarray]  # "step" [E], and |dL/dh_t| [E, T] for each layer and carry part; {} if not recorded
-    result: dict[str, Any]  # {} while the run is not finished
-    about: dict[str, Any]  # versions, devices, git
-
-
-def read_run(path: str | os.PathLike) -> RunData:
-    """Reads a run directory; nothing in it is executed.
-
-    Raises ValueError with one line that names the file, where it is missing or not what it should be.
-    """
-    path = Path(path)
-    for name in ("config.json", "metrics.jsonl"):
-        if not (path / name).is_file():
-            raise ValueError(f"{path / name} is missing; a run directory holds config.json and metrics.jsonl")
-    about = read_config(path)
-    try:
-        result = json.loads((path / "result.json").read_bytes()) if (path / "result.json").exists() else {}
-        if not isinstance(result, dict):
-            raise ValueError("it holds no JSON object")
-    except ValueError as error:
-        raise ValueError(f"{path / 'result.json'} is damaged: {error}") from None
-    has_flow = (path / "gradient_flow.npz").exists()
-    flow = load_arrays(path / "gradient_flow.npz") if has_flow else {}
-    if has_flow and "step" not in flow:
-        raise ValueError(f"{path / 'gradient_flow.npz'} is damaged: it holds no 'step'")
-    return RunData(path, about.pop("config"), read_rows(path), flow, result, about)
-
-
-def cell_color(cell: str) -> str:
-    """The colour of a cell in every figure; for a user's cell always the same one of `OTHER_COLORS`."""
-    return CELL_COLORS.get(cell) or OTHER_COLORS[zlib.crc32(cell.encode()) % len(OTHER_COLORS)]
 
 
 def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None, *, dark: bool = False) -> Figure:
@@ -94,7 +49,7 @@ def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None
     name, lower = _common_score(runs)
     groups = group_by_setting(runs)
     labels = setting_labels([group[0].config for group in groups])
-    figure, (axes,) = _figure(dark)
+    figure, (axes,) = new_figure(dark)
     styles: dict[str, int] = {}
     for group, label in zip(groups, labels, strict=True):
         cell = str(group[0].config.get("cell"))
@@ -103,7 +58,7 @@ def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None
         steps, scores = score_over_time(group, name)
         low, middle, high = quartiles(scores)
         marker = "o" if len(steps) == 1 else None
-        axes.plot(steps, middle, style, color=cell_color(cell), marker=marker, linewidth=1.8, label=_plain(label))
+        axes.plot(steps, middle, style, color=cell_color(cell), marker=marker, linewidth=1.8, label=plain(label))
         if len(group) > 1:
             axes.fill_between(
                 steps, low, high, color=cell_color(cell), alpha=0.22 if len(groups) < 5 else 0.1, linewidth=0
@@ -123,15 +78,15 @@ def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("training step")
-    axes.set_ylabel(f"{_plain(name.replace('_', ' '))} ({'lower' if lower else 'higher'} is better)")
+    axes.set_ylabel(f"{plain(name.replace('_', ' '))} ({'lower' if lower else 'higher'} is better)")
     sizes = sorted({len(group) for group in groups})
     if sizes[-1] > 1:
         count = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         axes.set_title(f"median and quartiles over {count} seeds", fontsize=10)
     if any(diverged_at(run) is not None for run in runs):
-        axes.plot([], [], "x", color=_ink(dark), label="diverged here")
-    _legend(axes, dark)
-    return _write(figure, out)
+        axes.plot([], [], "x", color=ink(dark), label="diverged here")
+    add_legend(axes, dark)
+    return write(figure, out)
 
 
 def gradient_map(
@@ -157,7 +112,9 @@ def gradient_map(
         raise ValueError("no gradient flow was recorded (gradient_flow=False, or no evaluation yet)")
     rows, columns = _layout(names)
     low, high = limits or gradient_limits([flow])
-    figure, panels = _figure(dark, len(rows), len(columns), width=1 + 3.2 * len(columns), height=0.4 + 2.4 * len(rows))
+    figure, panels = new_figure(
+        dark, len(rows), len(columns), width=1 + 3.2 * len(columns), height=0.4 + 2.4 * len(rows)
+    )
     steps = np.asarray(flow["step"], float)
     first = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else 0
     edges = np.concatenate([[max(first, 0)], steps])  # a row is the mean since the row before it
@@ -175,7 +132,7 @@ def gradient_map(
             edges,
             np.ma.masked_where(~shown, np.clip(values, low, None)),
             norm=LogNorm(low, high),
-            cmap=_colormap(),
+            cmap=colormap(),
             rasterized=True,
         )
         panel.set_facecolor(GREY)
@@ -185,16 +142,13 @@ def gradient_map(
         panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.label_outer()
     note = "   (grey: exactly 0)" if grey else ""
-    figure.supxlabel(f"sequence step $t${note}", fontsize=10, color=_ink(dark))
-    figure.supylabel("training step", fontsize=10, color=_ink(dark))
+    figure.supxlabel(f"sequence step $t${note}", fontsize=10, color=ink(dark))
+    figure.supylabel("training step", fontsize=10, color=ink(dark))
     bar = figure.colorbar(
         image, ax=panels, extend="min" if _is_clipped(flow, low) else "neither", aspect=20 * len(rows)
     )
-    bar.set_label("$|dL/dh_t|$, rms over the batch", color=_ink(dark), fontsize=9)
-    bar.ax.tick_params(colors=_ink(dark), labelsize=9)
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
-    bar.outline.set_edgecolor(_ink(dark))
-    return _write(figure, out)
+    style_colorbar(bar, "$|dL/dh_t|$, rms over the batch", dark)
+    return write(figure, out)
 
 
 def gradient_limits(flows: Sequence[Mapping[str, np.ndarray]]) -> tuple[float, float]:
@@ -222,7 +176,7 @@ def gradient_profiles(
     Args:
       profiles: cell -> (|dL/dh_t| at initialisation `[S, T]` of S seeds, and after training `[S', T]` or None).
     """
-    figure, (axes,) = _figure(dark, width=5.6, height=3.7)
+    figure, (axes,) = new_figure(dark, width=5.6, height=3.7)
     lowest, highest = REACH / 100, 10.0
     for cell, pair in profiles.items():
         for values, style, when in zip(pair, ("-", "--"), ("", ", trained"), strict=True):
@@ -230,22 +184,22 @@ def gradient_profiles(
                 continue
             back, relative = _from_the_end(np.atleast_2d(values))
             low, middle, high = quartiles(relative)
-            axes.plot(back, middle, style, color=cell_color(cell), linewidth=1.8, label=_plain(cell + when))
+            axes.plot(back, middle, style, color=cell_color(cell), linewidth=1.8, label=plain(cell + when))
             if len(relative) > 1:
                 axes.fill_between(back, low, high, color=cell_color(cell), alpha=0.18, linewidth=0)
             seen = middle[np.isfinite(middle) & (middle > 0)]
             lowest, highest = min(lowest, seen.min(initial=1.0)), max(highest, seen.max(initial=1.0) * 2)
-    axes.axhline(REACH, linestyle=":", color=_ink(dark), linewidth=1.4)
+    axes.axhline(REACH, linestyle=":", color=ink(dark), linewidth=1.4)
     axes.text(1.01, REACH, "reach ends:\n$10^{-3}$ of the\nlast value", transform=axes.get_yaxis_transform(),
-              va="center", fontsize=9, color=_ink(dark))  # fmt: skip
+              va="center", fontsize=9, color=ink(dark))  # fmt: skip
     axes.set_yscale("log")
     axes.set_ylim(max(lowest, 10.0**-DECADES), highest)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlim(left=0)
     axes.set_xlabel("steps back from the end, $T - t$")
     axes.set_ylabel("$|dL/dh_t|$ / its last value")
-    _legend(axes, dark)
-    return _write(figure, out)
+    add_legend(axes, dark)
+    return write(figure, out)
 
 
 def heat_map(
@@ -263,11 +217,11 @@ def heat_map(
     """A table in colours, the best in yellow: values `[rows, columns]`, NaN where nothing was run, and their texts."""
     values = np.ma.masked_invalid(np.asarray(values, float))
     shape = (0.9 + 0.95 * len(columns), 1.5 + 0.5 * len(rows))
-    figure, (axes,) = _figure(dark, width=max(shape[0], 4.6), height=shape[1])
+    figure, (axes,) = new_figure(dark, width=max(shape[0], 4.6), height=shape[1])
     log = bool(values.count()) and values.min() > 0 and values.max() / values.min() > 10
     norm = (LogNorm if log else Normalize)(values.min(), values.max()) if values.count() else Normalize(0, 1)
-    colors = _colormap("viridis_r" if lower_is_better else "viridis")
-    axes.pcolormesh(values, norm=norm, cmap=colors, edgecolors=_paper(dark), linewidth=2)
+    colors = colormap("viridis_r" if lower_is_better else "viridis")
+    axes.pcolormesh(values, norm=norm, cmap=colors, edgecolors=paper(dark), linewidth=2)
     for i, j in np.ndindex(*values.shape):
         masked = np.ma.getmaskarray(values)[i, j]
         light = masked or np.dot(colors(norm(values[i, j]))[:3], (0.3, 0.59, 0.11)) > 0.5
@@ -275,122 +229,28 @@ def heat_map(
                   color="black" if light else "white")  # fmt: skip
     axes.set_facecolor(GREY)
     axes.grid(False)
-    axes.set_xticks(np.arange(len(columns)) + 0.5, [_plain(c) for c in columns])
-    axes.set_yticks(np.arange(len(rows)) + 0.5, [_plain(r) for r in rows])
+    axes.set_xticks(np.arange(len(columns)) + 0.5, [plain(c) for c in columns])
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [plain(r) for r in rows])
     axes.tick_params(length=0)
     axes.invert_yaxis()
-    axes.set_xlabel(_plain(column_label))
-    axes.set_title(_plain(label), fontsize=10)
-    return _write(figure, out)
-
-
-def group_by_setting(runs: Sequence[RunData]) -> list[list[RunData]]:
-    """Runs that differ in nothing but the seed, together, in the order of the first of each."""
-    groups: dict[str, list[RunData]] = {}
-    for run in runs:
-        setting = {name: value for name, value in run.config.items() if name != "seed"}
-        groups.setdefault(json.dumps(setting, sort_keys=True), []).append(run)
-    return list(groups.values())
-
-
-def setting_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The cell of each setting, and beside it the fields in which settings of one cell differ."""
-    labels = []
-    for config in configs:
-        same_cell = [other for other in configs if other.get("cell") == config.get("cell")]
-        varied = [n for n in config if n not in ("cell", "seed") and any(o.get(n) != config[n] for o in same_cell)]
-        labels.append(" ".join([str(config.get("cell")), *(f"{n}={_value(config[n])}" for n in varied)]))
-    return labels
-
-
-def score_over_time(runs: Sequence[RunData], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The training steps of any run's evaluations `[E]`, and each run's score at them `[S, E]`: NaN before its first,
-    and its last one kept after the run's end. A score that is not finite is NaN."""
-    columns = []
-    for run in runs:
-        if not run.rows:
-            raise ValueError(f"{run.path / 'metrics.jsonl'} holds no evaluations yet")
-        try:
-            columns.append(np.array([[row["step"], row[f"eval_{name}"]] for row in run.rows], dtype=float))
-        except KeyError as error:
-            raise ValueError(f"{run.path / 'metrics.jsonl'} has a row without {error}") from None
-        except (TypeError, ValueError):
-            raise ValueError(f"{run.path / 'metrics.jsonl'} is damaged: a score is not a number") from None
-    steps = np.unique(np.concatenate([column[:, 0] for column in columns]))
-    scores = np.full((len(runs), len(steps)), np.nan)
-    for score, column in zip(scores, columns, strict=True):
-        index = np.searchsorted(column[:, 0], steps, side="right") - 1
-        score[index >= 0] = column[index[index >= 0], 1]
-    return steps, np.where(np.isfinite(scores), scores, np.nan)
-
-
-def quartiles(values: np.ndarray) -> np.ndarray:
-    """The three quartiles over the first axis, `[3, ...]`, of the values that are numbers; NaN where none is."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a column without a number
-        return np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
-
-
-def diverged_at(run: RunData) -> int | None:
-    """The training step at which something was not finite, None if all was."""
-    steps = [row.get("diverged", -1) for row in run.rows[-1:]]
-    return int(steps[0]) if steps and steps[0] is not None and steps[0] >= 0 else None
+    axes.set_xlabel(plain(column_label))
+    axes.set_title(plain(label), fontsize=10)
+    return write(figure, out)
 
 
 def _as_run(run):
     return run if isinstance(run, RunData) else read_run(run)
 
 
-def _ink(dark):
-    return "#e6e6e6" if dark else "#222222"
-
-
-def _paper(dark):
-    return "#1b1e24" if dark else "#ffffff"
-
-
-def _figure(dark, rows=1, columns=1, *, width=4.6, height=3.2):
-    """A figure and its panels, the first row first, in the colours of a light or dark page."""
-    figure = Figure(figsize=(width, height), facecolor=_paper(dark), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
-    for axes in panels:
-        axes.set_facecolor(_paper(dark))
-        axes.tick_params(colors=_ink(dark), which="both", labelsize=9)
-        axes.grid(True, color=_ink(dark), alpha=0.15, linewidth=0.6)
-        axes.set_axisbelow(True)
-        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
-            text.set_color(_ink(dark))
-            text.set_fontsize(10)
-        for side, spine in axes.spines.items():
-            spine.set_color(_ink(dark))
-            spine.set_visible(side in ("left", "bottom"))
-    return figure, panels
-
-
-def _write(figure, out):
-    if out is not None:
-        figure.savefig(out, dpi=160)
-    return figure
-
-
-def _legend(axes, dark):
-    handles, labels = axes.get_legend_handles_labels()
-    options = {"frameon": False, "labelcolor": _ink(dark), "fontsize": 9, "handlelength": 2.4}
-    if handles:
-        columns = 4 if sum(map(len, labels)) < 32 else 3 if max(map(len, labels)) < 16 else 1
-        axes.figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns), **options)
-
-
 def _draw_references(axes, lines, dark):
     """Labelled horizontal lines; the label of the higher one stands above its line, so that no two collide."""
     lines = sorted(lines, key=lambda line: line[1], reverse=True)
     for rank, (text, value) in enumerate(lines):
-        axes.axhline(value, linestyle=(0, (1, 1.5)), color=_ink(dark), linewidth=1.2, alpha=0.8)
+        axes.axhline(value, linestyle=(0, (1, 1.5)), color=ink(dark), linewidth=1.2, alpha=0.8)
         above = rank == 0
-        axes.annotate(f"{text} {_value(value)}", (1, value), (0, 3 if above else -3), textcoords="offset points",
+        axes.annotate(f"{text} {value:.4g}", (1, value), (0, 3 if above else -3), textcoords="offset points",
                       xycoords=axes.get_yaxis_transform(), ha="right", va="bottom" if above else "top", fontsize=9,
-                      color=_ink(dark), path_effects=[withStroke(linewidth=3, foreground=_paper(dark))])  # fmt: skip
+                      color=ink(dark), path_effects=[withStroke(linewidth=3, foreground=paper(dark))])  # fmt: skip
 
 
 def _reference_lines(run):
@@ -419,17 +279,13 @@ def _layout(names):
 
 
 def _layer_title(row, column, alone):
-    part = f"$|dL/d{column}_t|$" if len(column) == 1 and column.isalpha() else _plain(column)
-    layer = _plain(re.sub(r"^layer(\d+)", r"layer \1", row.replace(".", " ")))
+    part = f"$|dL/d{column}_t|$" if len(column) == 1 and column.isalpha() else plain(column)
+    layer = plain(re.sub(r"^layer(\d+)", r"layer \1", row.replace(".", " ")))
     return part if alone and part else f"{layer}: {part}" if part else layer
 
 
 def _is_clipped(flow, low):
     return any(((np.asarray(flow[n]) > 0) & (np.asarray(flow[n]) < low)).any() for n in flow if n != "step")
-
-
-def _colormap(name="magma"):
-    return matplotlib.colormaps[name].with_extremes(bad=GREY)
 
 
 def _from_the_end(values):
@@ -442,16 +298,5 @@ def _from_the_end(values):
         return np.arange(back.shape[1]), np.where(back > 0, back / back[:, :1], np.nan)
 
 
-def _value(value):
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _lines(text):
-    return "\n".join(map(_plain, text.split("\n")))
-
-
-def _plain(text):
-    """Any text as a label: no mathematics, one line, of limited length. A leading "_" would hide a legend entry."""
-    text = " ".join(str(text).split()).replace("$", r"\$")
-    text = text if len(text) <= 60 else text[:59] + "…"
-    return " " + text if text.startswith("_") else text
+    return "\n".join(map(plain, text.split("\n")))

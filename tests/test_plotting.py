@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from rnnjax import plotting
+from rnnjax import plot_style, plotting, run_data
 
 STEPS = np.array([10, 20, 30])
 
@@ -77,13 +77,13 @@ def test_settings_are_told_apart_and_divergence_is_marked(tmp_path):
 
 def test_a_run_that_ended_early_keeps_its_last_score_and_nan_is_left_out(tmp_path):
     runs = [
-        plotting.read_run(write_run(tmp_path / "short", [0.5, 0.4])),
-        plotting.read_run(write_run(tmp_path / "long", [0.5, float("nan"), 0.2], seed=1)),
+        run_data.read_run(write_run(tmp_path / "short", [0.5, 0.4])),
+        run_data.read_run(write_run(tmp_path / "long", [0.5, float("nan"), 0.2], seed=1)),
     ]
-    steps, scores = plotting.score_over_time(runs, "mse")
+    steps, scores = run_data.score_over_time(runs, "mse")
     np.testing.assert_array_equal(steps, STEPS)
     np.testing.assert_array_equal(scores, [[0.5, 0.4, 0.4], [0.5, np.nan, 0.2]])
-    np.testing.assert_allclose(plotting.quartiles(scores)[1], [0.5, 0.4, 0.3])
+    np.testing.assert_allclose(run_data.quartiles(scores)[1], [0.5, 0.4, 0.3])
 
 
 def test_gradient_map_draws_every_value_and_leaves_zeros_out_of_the_scale(tmp_path):
@@ -145,15 +145,15 @@ def test_heat_map_has_the_best_in_yellow_and_gaps_in_grey(tmp_path):
     figure.canvas.draw()
     best, worst, _, gap = mesh.get_facecolors()[:, :3]
     assert best[0] > 0.9 and best[1] > 0.8 and worst.max() < 0.4
-    assert matplotlib.colors.to_hex(gap) == plotting.GREY
+    assert matplotlib.colors.to_hex(gap) == plot_style.GREY
     assert [text.get_text() for text in figure.axes[0].texts] == ["a", "b", "c", ""]
     assert_drawn(tmp_path / "out.png")
 
 
 def test_a_cell_has_one_colour_everywhere():
-    assert len(set(plotting.CELL_COLORS.values())) == len(plotting.CELL_COLORS)
-    assert not set(plotting.CELL_COLORS.values()) & set(plotting.OTHER_COLORS)
-    assert plotting.cell_color("mine") == "#C0578A"  # whatever else there is, and in every process
+    assert len(set(plot_style.CELL_COLORS.values())) == len(plot_style.CELL_COLORS)
+    assert not set(plot_style.CELL_COLORS.values()) & set(plot_style.OTHER_COLORS)
+    assert plot_style.cell_color("mine") == "#C0578A"  # whatever else there is, and in every process
 
 
 def test_any_text_is_a_label_and_matplotlib_stays_as_it_was(tmp_path):
@@ -169,7 +169,7 @@ def test_what_is_wrong_with_a_run_is_one_line_that_names_the_file(tmp_path):
     path = write_run(tmp_path / "run", [1.0, 1.0, 1.0])
     (path / "result.json").write_text('{"score": ')
     with pytest.raises(ValueError, match=r"run/result\.json is damaged"):
-        plotting.read_run(path)
+        run_data.read_run(path)
     (path / "metrics.jsonl").unlink()
     with pytest.raises(ValueError, match=r"run/metrics\.jsonl is missing"):
         plotting.learning_curve([path])

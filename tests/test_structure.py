@@ -30,6 +30,7 @@ TOWERS = (
         ("files",),
         ("checkpoints",),
         ("runs",),
+        ("run_data", "plot_style"),
         ("plotting",),
         ("diagnostic_plots",),
     ),  # files in, figures out: they know no model, and no library code knows them
