@@ -2,7 +2,7 @@ PYTHON ?= python3
 PY = .venv/bin/python
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.venv/jax_cache
 
-.PHONY: demo test test-slow faults lint bench clean
+.PHONY: demo test test-slow test-ray faults lint bench clean
 
 demo: .venv/installed  ## the main job: what learns, what does not, and why
 	$(PY) experiments/demo.py --workdir=runs/demo
@@ -15,6 +15,9 @@ test-slow: .venv/installed  ## the tests that take minutes
 
 faults: .venv/installed  ## the launchers under kill -9, SIGTERM, full disks and damage, at length
 	$(PY) -m pytest tests/test_faults.py tests/test_runs.py -m "slow or not slow"
+
+test-ray: .venv/ray  ## a sweep on a Ray of its own, with a worker killed
+	$(PY) -m pytest tests/test_faults.py -n 0 -k ray -m "slow or not slow"
 
 lint: .venv/installed
 	$(PY) -m ruff check .
@@ -33,6 +36,10 @@ bench: .venv/bench  ## rnnjax beside its peers: a table, a figure and JSON in ru
 
 .venv/bench: .venv/installed
 	$(PY) -m pip install --quiet --editable '.[test,bench]'
+	touch $@
+
+.venv/ray: .venv/installed
+	$(PY) -m pip install --quiet --editable '.[test,ray]'
 	touch $@
 
 clean:

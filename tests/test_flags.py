@@ -90,7 +90,7 @@ def test_bad_flag(argument, folder, capsys):
     assert {path.name for path in folder.iterdir()} == set(FILES)
 
 
-def test_settings_override_the_file():
+def test_settings_override_the_file(folder):
     assert launch([]) == (0, Config())
 
 
