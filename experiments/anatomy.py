@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import outputs, sweep
-from experiments.diagnose import find_params, loss_of_taps, plain_numbers, sample, subject_of
+from experiments.diagnose_subject import find_params, loss_of_taps, sample, subject_of
 from experiments.flags import BadSetting, checked, define_config, load_config, main_with_errors
 from rnnjax import diagnostic_plots, plot_style, runs
 from rnnjax.cells import CELLS
@@ -188,7 +188,7 @@ def main(_) -> int:
         print(f"measured {row} on {task}", file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
     record = [{"task": task, "network": row} | measured for (task, row), measured in measures.items()]
-    runs.write_file(out / "anatomy.json", json.dumps(plain_numbers(record), allow_nan=False) + "\n")
+    runs.write_file(out / "anatomy.json", json.dumps(outputs.plain_numbers(record), allow_nan=False) + "\n")
     runs.write_file(out / "anatomy.md", table(measures))
     figure(measures, out / "anatomy.png", dark=False)
     figure(measures, out / "anatomy_dark.png", dark=True)

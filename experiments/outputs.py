@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from typing import Any
 
@@ -125,6 +126,19 @@ def read_and_write(config: Config, train: Train, params: Any) -> tuple[dict[str,
 def config_dict(config: Config) -> dict[str, Any]:
     """The config as config.json holds it."""
     return dataclasses.asdict(config)
+
+
+def plain_numbers(value: Any) -> Any:
+    """For JSON: arrays as lists of six digits, what is not finite as null."""
+    if isinstance(value, dict):
+        return {str(name): plain_numbers(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_numbers(v) for v in value]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return plain_numbers(np.asarray(value).tolist())
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
 
 
 def prepare_devices(config: Config) -> None:

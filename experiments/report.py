@@ -7,11 +7,9 @@ nothing), settings.csv (a line for each setting: runs that differ in the seed al
 """
 
 import csv
-import html
 import io
 import math
 import sys
-from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments.flags import BadSetting, main_with_errors
+from experiments.html_page import escape, figures_html, page_html, table_html
 from rnnjax import plotting
 from rnnjax.plot_style import cell_color
 from rnnjax.run_data import RunData, diverged_at, group_by_setting, read_run
@@ -168,11 +167,11 @@ def runs_csv(runs: Sequence[RunData]) -> str:
 def _page(tables, finished, unfinished, paths):
     count = f"{len(finished)} finished run{'s' * (len(finished) != 1)}"
     left_out = f"; {len(unfinished)} unfinished left out" if unfinished else ""
-    body = [f"<h1>Recurrent networks: {count}</h1><p>From {_e(', '.join(map(str, paths)))}{left_out}.</p>"]
+    body = [f"<h1>Recurrent networks: {count}</h1><p>From {escape(', '.join(map(str, paths)))}{left_out}.</p>"]
     body.append(HOW_TO_READ)
     body += [_problem(settings) for settings in tables]
     body.append(_differences(finished))
-    return PAGE.replace("BODY", "\n".join(body))
+    return page_html("Recurrent networks: report", "\n".join(body))
 
 
 def _problem(settings):
@@ -183,8 +182,8 @@ def _problem(settings):
     name = first.result["score_name"].replace("_", " ")
     known = "unigram model" if first.config["task"] == "text" else "best predictor without memory"
     parts = [
-        f"<section><h2>{_e(_title(first.config))}</h2>"
-        f"<p>Score: {_e(name)}, {'lower' if lower else 'higher'} is better. The {known} has "
+        f"<section><h2>{escape(_title(first.config))}</h2>"
+        f"<p>Score: {escape(name)}, {'lower' if lower else 'higher'} is better. The {known} has "
         f"{_number(first.result['baseline'])}; solved means {'at most' if lower else 'at least'} "
         f"{_number(first.result['solved_threshold'])} at some evaluation.</p>"
         "<h3>Best setting of each cell</h3>",
@@ -196,7 +195,7 @@ def _problem(settings):
         figures.append(
             ("Learning rate and cell: median score, and how many seeds solved it", _lr_map(settings, best, name))
         )
-    parts.append(_figures(figures))
+    parts.append(figures_html(figures))
     parts.append(_gradient_maps(best))
     if len(settings) > len(best):
         ordered = sorted(settings, key=lambda s: (s.config["cell"], _rank(s)))
@@ -216,10 +215,10 @@ def _summary_table(settings, varied):
         rate = f"{s.solved}/{len(s.runs)} [{s.interval[0]:.0%} to {s.interval[1]:.0%}]"
         diverged = f", {s.diverged} diverged" if s.diverged else ""
         swatch = f"<i style='background:{cell_color(s.config['cell'])}'></i>"
-        cells = [swatch + _e(s.config["cell"]), *(_e(_number(s.config.get(n))) for n in varied), score]
+        cells = [swatch + escape(s.config["cell"]), *(escape(_number(s.config.get(n))) for n in varied), score]
         cells += [rate + diverged, _number(s.solved_at), _number(s.reach), _duration(s.seconds)]
         rows.append([*cells, _number(s.steps_per_second)])
-    return _table(header, rows)
+    return table_html(header, rows)
 
 
 def _lr_map(settings, best, name):
@@ -255,7 +254,7 @@ def _gradient_maps(best):
     figures = [(name, lambda f=flow, **o: plotting.gradient_map(f, limits=limits, **o)) for name, flow in flows.items()]
     return (
         "<h3>Where the gradient went</h3><p>|dL/dh<sub>t</sub>| over all parts of the state, for the run with the "
-        "middle score of each setting above; one colour scale.</p>" + _figures(figures)
+        "middle score of each setting above; one colour scale.</p>" + figures_html(figures)
     )
 
 
@@ -276,14 +275,16 @@ def _differences(runs):
         for run in runs
     ]
     varied = _varied([run.config for run in runs])
-    rows = [[_e(name), _tally([run.config.get(name) for run in runs])] for name in varied]
-    made = [[_e(name), _tally([a.get(name) for a in about])] for name in about[0]]
-    same = [[_e(name), _e(_number(value))] for name, value in runs[0].config.items() if name not in varied]
-    table = _table(["setting", "values (and in how many runs)"], rows) if rows else "<p>None: all have one config.</p>"
+    rows = [[escape(name), _tally([run.config.get(name) for run in runs])] for name in varied]
+    made = [[escape(name), _tally([a.get(name) for a in about])] for name in about[0]]
+    same = [[escape(name), escape(_number(value))] for name, value in runs[0].config.items() if name not in varied]
+    table = (
+        table_html(["setting", "values (and in how many runs)"], rows) if rows else "<p>None: all have one config.</p>"
+    )
     return (
         f"<section><h2>What differs between the runs</h2>{table}"
-        f"<details><summary>What they share</summary>{_table(['setting', 'value'], same)}</details>"
-        f"<details><summary>Versions and devices</summary>{_table(['what', 'values'], made)}</details></section>"
+        f"<details><summary>What they share</summary>{table_html(['setting', 'value'], same)}</details>"
+        f"<details><summary>Versions and devices</summary>{table_html(['what', 'values'], made)}</details></section>"
     )
 
 
@@ -291,36 +292,7 @@ def _tally(values):
     texts = [_number(value) for value in values]
     distinct = sorted(set(texts), key=lambda text: (-texts.count(text), text))
     shown = ", ".join(f"{text} ({texts.count(text)})" if len(distinct) > 1 else text for text in distinct[:12])
-    return _e(shown + (f" and {len(distinct) - 12} more" if len(distinct) > 12 else ""))
-
-
-def _figures(figures):
-    """Each figure drawn twice, for a light and a dark page."""
-    parts = []
-    for caption, draw in figures:
-        light, dark = (_data_uri(draw(dark=dark)) for dark in (False, True))
-        parts.append(
-            f"<figure><picture><source media='(prefers-color-scheme: dark)' srcset='{dark}'>"
-            f"<img src='{light}' alt='{_e(caption)}'></picture><figcaption>{_e(caption)}</figcaption></figure>"
-        )
-    return f"<div class='figures'>{''.join(parts)}</div>"
-
-
-def _data_uri(figure):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
-    return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
-
-
-def _table(header, rows):
-    """Rows of ready HTML; on a phone each row is a block with its labels."""
-    head = "".join(f"<th>{_e(name)}</th>" for name in header)
-    labelled = [zip(header, row, strict=True) for row in rows]
-    body = "".join(
-        "<tr>" + "".join(f"<td data-label='{_e(name)}'><span>{cell}</span></td>" for name, cell in row) + "</tr>"
-        for row in labelled
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return escape(shown + (f" and {len(distinct) - 12} more" if len(distinct) > 12 else ""))
 
 
 def _title(config):
@@ -358,10 +330,6 @@ def _duration(seconds):
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def _e(text):
-    return html.escape(str(text), quote=True)
-
-
 def _csv(rows):
     buffer = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -377,37 +345,6 @@ HOW_TO_READ = """<p class="note">Scores are those of the last evaluation: the me
 brackets. The success rate has its 95 % Wilson interval. A cell's best setting was chosen by the very scores shown,
 which flatters it where many were tried. Gradient reach: how many steps back |dL/dh<sub>t</sub>| stays above 1/1000 of
 its last value. "At step", reach, time and steps/s are medians too.</p>"""
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Recurrent networks: report</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<style>
-:root { color-scheme: light dark; --ink: #222; --soft: #666; --paper: #fff; --line: #ddd }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --soft: #a5a9b0; --paper: #1b1e24; --line: #3a3f48 } }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 1rem; max-width: 75rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
-h1 { font-size: 1.5rem } h2 { font-size: 1.25rem; margin-top: 2.5rem } h3 { font-size: 1rem; margin: 1.5rem 0 .5rem }
-.note, figcaption { color: var(--soft); font-size: .875rem }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
-  overflow-wrap: break-word }
-th { color: var(--soft); font-weight: 600 }
-td i { display: inline-block; width: .75em; height: .75em; border-radius: 50%; margin-right: .5em }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 23rem), 1fr)); gap: 1rem;
-  align-items: start }
-figure { margin: 1rem 0 0; max-width: 34rem } img { width: 100%; height: auto; display: block }
-sub { line-height: 0 } summary { cursor: pointer; margin: 1rem 0 .5rem }
-@media (max-width: 640px) {
-  thead { display: none } tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line) }
-  td { display: grid; grid-template-columns: 8.5rem 1fr; border: 0; padding: .1rem 0 }
-  td::before { content: attr(data-label); color: var(--soft) }
-}
-</style></head><body>
-BODY
-</body></html>
-"""
 
 
 def main(_) -> int:

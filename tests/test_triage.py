@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from experiments import outputs
-from experiments.diagnose import make_subject, read_run_config
+from experiments.diagnose import read_run_config
+from experiments.diagnose_subject import make_subject
 from rnnjax import runs
 from rnnjax.cells import gru, irnn, lstm, rnn
 from rnnjax.config import Config, hyperparameters
