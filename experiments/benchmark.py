@@ -3,9 +3,10 @@
     python experiments/benchmark.py                          all suites on all cores
     python experiments/benchmark.py --threads=1 --suite=layers --cells=lstm --shapes=32x200x2x64
 
-Suites: layers (forward pass and training step), sweep (independent runs), diagnostics (gradient norms over time),
-memory (peak against T), startup (process start to the end of the first step). Writes results.json, tables.md and
-layers.png into --out. Times mean something on a quiet machine alone. On a GPU the same command runs there.
+Suites: layers (forward pass and training step), sweep (a step of independent runs), trials (a sweep from start to end),
+diagnostics (gradient norms over time), costs (of every diagnostic), memory (peak against T), startup (process start to
+the end of the first step). Writes results.json, tables.md and layers.png into --out. Times mean something on a quiet
+machine alone. On a GPU the same command runs there.
 
 One process keeps the clock and gives the turns, round by round in a shuffled order. The contenders sit in worker
 processes that sleep on a pipe until it is their turn: number of host devices and threads are settings of a process,
@@ -31,6 +32,7 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from experiments import peers
+from experiments.benchmark_costs import costs, measure_costs
 from experiments.benchmark_tables import (
     cell_of,
     layers_table,
@@ -41,6 +43,7 @@ from experiments.benchmark_tables import (
     show_times,
     title,
 )
+from experiments.benchmark_trials import torch_trials, trials
 from experiments.benchmark_turns import (
     Seat,
     check_seats,
@@ -60,7 +63,7 @@ from experiments.benchmark_turns import (
     stop_workers,
 )
 
-SUITES = ("layers", "sweep", "diagnostics", "memory", "startup")
+SUITES = ("layers", "sweep", "trials", "diagnostics", "costs", "memory", "startup")
 SHAPES = ["16x100x2x32", "32x200x2x64", "32x500x2x128", "64x100x64x512"]
 FLAGS = flags.FLAGS
 flags.DEFINE_list("suite", list(SUITES), f"Which of {', '.join(SUITES)}.")
@@ -70,6 +73,7 @@ flags.DEFINE_list("contenders", list(peers.LAYERS), "Contenders of the suite lay
 flags.DEFINE_list("sweep_shapes", SHAPES[:2], "Shapes BxTxIxH of the suite sweep.")
 flags.DEFINE_integer("sweep_runs", 16, "Independent LSTM runs of the suite sweep.")
 flags.DEFINE_list("diagnostics_shapes", SHAPES[:3], "Shapes BxTxIxH of the suite diagnostics.")
+flags.DEFINE_string("costs_shape", "lstm:32x500x2x128", "Cell and shape of the suite costs.")
 flags.DEFINE_list("memory_lengths", ["1000", "10000", "100000", "1000000"], "Lengths T of the suite memory.")
 flags.DEFINE_float("memory_limit_gib", 2.0, "Skip a length whose predicted resident memory is above this.")
 flags.DEFINE_float("memory_seconds", 600, "Give up a length after this long.")
@@ -88,7 +92,9 @@ PACKAGES = ("rnnjax", "jax", "jaxlib", "flax", "dm-haiku", "equinox", "keras", "
 def main(_):
     if FLAGS.child:
         task = json.loads(FLAGS.child)
-        return {"serve": serve, "memory": memory_point, "first_step": first_step}[task.pop("do")](**task)
+        children = {"serve": serve, "memory": memory_point, "first_step": first_step}
+        children |= {"costs": measure_costs, "torch_trials": torch_trials}
+        return children[task.pop("do")](**task)
     unknown = set(FLAGS.suite) - set(SUITES)
     if unknown:
         raise app.UsageError(f"unknown suite {', '.join(unknown)}; allowed: {', '.join(SUITES)}")
@@ -97,7 +103,8 @@ def main(_):
     out = pathlib.Path(FLAGS.out)
     out.mkdir(parents=True, exist_ok=True)
     results, report = {"machine": machine()}, []
-    suites = {"layers": layers, "sweep": sweep, "diagnostics": diagnostics, "memory": memory, "startup": startup}
+    suites = {"layers": layers, "sweep": sweep, "trials": trials, "diagnostics": diagnostics}
+    suites |= {"costs": costs_of_diagnostics, "memory": memory, "startup": startup}
     for suite in FLAGS.suite:
         results[suite], table = suites[suite]()
         report += [f"## {suite}", "", *table, ""]
@@ -200,6 +207,10 @@ def diagnostics():
         table.append(f"| {title(case)} | {cells[0]} | {cells[1]} | {price:+.1%} | {cells[2]} | {cells[3]} | {gain} |")
     stop_workers(workers)
     return cases, ["A training step, ms: median [min..max]; the price is the median over the rounds.", "", *table]
+
+
+def costs_of_diagnostics():
+    return costs(parse_case(*FLAGS.costs_shape.split(":")))
 
 
 def memory():
