@@ -6,13 +6,14 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import peers  # noqa: E402
+from experiments import benchmark_costs, benchmark_tables, peers  # noqa: E402
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 LIBRARIES = {"haiku": "haiku", "equinox": "equinox", "keras": "keras", "torch": "torch"}
@@ -61,3 +62,30 @@ def test_benchmark_writes_results_tables_and_figure(tmp_path):
     assert set(ways) == {"call", "scan"} and all(len(w["seconds"]) == 1 for w in ways.values())
     assert "rnn (2, 3, 2, 4)" in (tmp_path / "tables.md").read_text()
     assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_diagnostic_has_a_price():
+    case = peers.Case("lstm", B=2, T=12, I=3, H=8)
+    functions, args = benchmark_costs.diagnostics_of(case)
+    assert next(iter(functions)) == "gradient"
+    for name, function in functions.items():
+        assert jax.tree.leaves(jax.eval_shape(function, *args)), name
+
+
+def test_the_price_of_norms_is_paired_round_by_round():
+    slow, fast = {"seconds": [4.0, 1.0, 2.0]}, {"seconds": [4.4, 1.1, 2.4]}
+    times = {"rnnjax": {"way": "scan", "ways": {"scan": slow}}, "rnnjax norms": {"way": "call", "ways": {"call": fast}}}
+    assert benchmark_tables.paired_price(times) == pytest.approx(0.1)
+
+
+def test_who_sat_out_and_why():
+    row = {"cell": "rnn", "B": 1, "T": 2, "I": 3, "H": 4}
+    cases = [
+        row | {"absent": {"keras": "not installed", "haiku": "no"}},
+        row | {"T": 9, "absent": {"keras": "not installed"}},
+    ]
+    assert benchmark_tables.sat_out(cases) == [
+        "- keras sat out all cases: not installed",
+        "- haiku sat out rnn (1, 2, 3, 4): no",
+        "",
+    ]
