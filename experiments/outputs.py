@@ -71,6 +71,7 @@ def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.n
         "higher_is_better": task.higher_is_better,
         "solved_at": solved_at,
         "gradient_reach": None,
+        "sequence_steps": None,
         "diverged": rows[-1]["diverged"] if rows[-1]["diverged"] >= 0 else None,
         "blame": rows[-1]["blame"],
         "seconds": round(seconds, 2),
@@ -79,6 +80,7 @@ def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.n
     first_layer = [array[-1] for name, array in flow.items() if name.startswith("layer0") and "backward" not in name]
     if first_layer:
         result["gradient_reach"] = int(gradient_reach(total_norm([jnp.asarray(norm) for norm in first_layer])))
+        result["sequence_steps"] = len(first_layer[0])
     return result
 
 

@@ -135,7 +135,11 @@ def show(result: dict, path: Path) -> None:
     if result["diverged"] is not None:
         print(f"diverged at step {result['diverged']}: {result['blame']} not finite; frozen there")
     if result["gradient_reach"] is not None:
-        print(f"the gradient falls below 1/1000 of its last value {result['gradient_reach']} steps back")
+        reach, steps = result["gradient_reach"], result["sequence_steps"]
+        if reach < steps:
+            print(f"the gradient falls below 1/1000 of its last value {reach} steps back")
+        else:
+            print(f"the gradient stays above 1/1000 of its last value over all {steps} steps")
     if "test_bits_per_character" in result:
         print(
             f"test: {result['test_bits_per_character']:.3f} bits per character "

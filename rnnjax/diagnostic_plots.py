@@ -236,22 +236,21 @@ def before_and_after(
 ) -> Figure:
     """Errors of several seeds without (circles) and with a treatment (diamonds), a row each, on a log axis.
 
-    An error that is not finite stands at the right edge, as a cross.
+    One above ten times the baseline, or not finite, stands at the right edge as a cross.
     """
     figure, (axes,) = new_figure(dark, width=7.2, height=1.2 + 0.44 * len(rows))
-    finite = [v for pair in rows.values() for values in pair for v in values if np.isfinite(v) and v > 0]
-    edge = 3 * max([*finite, baseline])
+    edge = 10 * baseline
     for row, pair in enumerate(rows.values()):
         for values, marker, color, offset, label in zip(
             pair, "oD", (GREY, LINES[0]), (-0.16, 0.16), ("without", "with"), strict=True
         ):
             values = np.asarray(values, float)
-            bad = ~np.isfinite(values)
+            bad = ~(values < edge)
             y = np.full(len(values), row + offset)
             axes.plot(values[~bad], y[~bad], marker, color=color, ms=6, alpha=0.85, label=label if not row else None)
             if bad.any():
-                axes.plot(np.full(bad.sum(), edge), y[bad], "x", color=color, ms=7, mew=2)
-                axes.annotate(f"{bad.sum()} diverged", (edge, row + offset), (7, 0), textcoords="offset points",
+                axes.plot(np.full(bad.sum(), edge), y[bad], "x", color=color, ms=7, mew=2, clip_on=False)
+                axes.annotate(f"{bad.sum()} beyond", (edge, row + offset), (7, 0), textcoords="offset points",
                               va="center", fontsize=8, color=ink(dark), annotation_clip=False)  # fmt: skip
     axes.axvline(baseline, color=ink(dark), linewidth=1, linestyle=":")
     axes.text(baseline, -0.75, "no memory", ha="center", va="bottom", fontsize=9, color=ink(dark))
