@@ -56,13 +56,13 @@ def _differentiable(gates: Gates, hoisted: bool):
 
     @jax.custom_vjp
     def run(params, carry, inputs, mask, taps, probe):
-        last, (before, _) = _forward(gates, hoisted, params, carry, inputs, mask, taps)
+        last, before, _ = _forward(gates, hoisted, params, carry, inputs, mask, taps)
         return last, _after(before, last)
 
     def forward(*args):
         args = jax.tree.map(lambda a: a.value, args, is_leaf=lambda a: hasattr(a, "perturbed"))
         params, carry, inputs, mask, taps, _ = args
-        last, (before, kept) = _forward(gates, hoisted, params, carry, inputs, mask, taps)
+        last, before, kept = _forward(gates, hoisted, params, carry, inputs, mask, taps)
         return (last, _after(before, last)), (*args, before, kept)
 
     def backward(residuals, cotangents):
@@ -78,11 +78,12 @@ def _after(before, last):
 
 
 def _forward(gates: Gates, hoisted, params, carry, inputs, mask, taps):
+    """(the last carry, the carries before each step, (v of each step, see `_linear`, and its activations))."""
     linear = _linear(gates, hoisted, params)
 
     def body(carry, step_inputs):
         x, mask, tap = step_inputs
-        s = linear(gates.state(carry), x)
+        s, v = linear(gates.state(carry), x)
         a = {name: gates.activations[name](s[name]) for name in gates.activations}
         a = lax.optimization_barrier(a)  # else XLA computes each activation again for every result that needs it
         new = gates.update(params, carry, **a)
@@ -92,18 +93,26 @@ def _forward(gates: Gates, hoisted, params, carry, inputs, mask, taps):
         if mask is not None:
             new = jax.tree.map(lambda n, old: jnp.where(mask[..., None], n, old), new, carry)
         kept = {n: a[n] if f in SLOPE_FROM_VALUE else s[n] for n, f in gates.activations.items()}
-        return new, (carry, kept)
+        return new, (carry, v, kept)
 
-    return lax.scan(body, carry, (inputs, mask, taps))
+    last, (before, v, kept) = lax.scan(body, carry, (inputs, mask, taps))
+    if v is not None:  # h stands in v: what the scan has stored of it as well is then never read, and XLA drops it
+        h = gates.state(before)
+        h = v[..., : h.shape[-1]].astype(h.dtype)
+        before = before._replace(h=h) if isinstance(before, tuple) else h
+    return last, before, (v, kept)
 
 
 def _linear(gates: Gates, hoisted, params):
-    """`(h, x or z) -> pre-activations by gate`, in one matmul where every gate sees both h and x."""
-    both = gates.of_input == gates.of_state
-    bias = split(params["b"], gates.of_input)
-    alone = tuple(name for name in gates.of_state if name not in gates.of_input)
-    bias_alone = split(params["b_h"], alone) if alone else {}
-    if hoisted or not both:
+    """`(h, x or z) -> (pre-activations by gate, v)`.
+
+    Where every gate sees both h and x, v = [h, x, 1] and the weights are [W_h; W_x; b]: one matmul a step, and one for
+    the gradient of all three. Elsewhere v is None.
+    """
+    if hoisted or gates.of_input != gates.of_state:
+        bias = split(params["b"], gates.of_input)
+        alone = tuple(name for name in gates.of_state if name not in gates.of_input)
+        bias_alone = split(params["b_h"], alone) if alone else {}
 
         def linear(h, x):
             s = split(h @ params["W_h"], gates.of_state)
@@ -113,19 +122,19 @@ def _linear(gates: Gates, hoisted, params):
             else:
                 z = split(x @ params["W_x"], gates.of_input)
                 z = {name: z[name] + bias[name] for name in z}
-            return {n: s[n] + z[n] if n in s and n in z else s.get(n, z.get(n)) for n in gates.activations}
+            return {n: s[n] + z[n] if n in s and n in z else s.get(n, z.get(n)) for n in gates.activations}, None
     else:
-        W = jnp.concatenate([params["W_h"], params["W_x"]])
+        W = jnp.concatenate([params["W_h"], params["W_x"], params["b"][None]])
 
         def linear(h, x):
-            s = split(jnp.concatenate([h, x], axis=-1) @ W, gates.of_state)
-            return {name: s[name] + bias[name] for name in s}
+            v = jnp.concatenate([h, x, jnp.ones((*h.shape[:-1], 1), h.dtype)], axis=-1)
+            return split(v @ W, gates.of_state), v
 
     return linear
 
 
 def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
-    params, carry0, inputs, mask, taps, probe, before, kept = residuals
+    params, carry0, inputs, mask, taps, probe, before, (v, kept) = residuals
     matrices = {"W_x", "W_h", "b", "b_h"}
     # Vectors that `update` uses are given to each batch element by itself; their gradient is summed at the end.
     batch_shape = gates.state(carry0).shape[:-1]
@@ -174,20 +183,26 @@ def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
         body, state, (kept, before, mask, dcarries), reverse=True
     )
     dparams = {n: jnp.sum(d, axis=tuple(range(d.ndim - 1))) for n, d in dvectors.items()}
-    dparams["W_h"] = _outer(gates.state(before), ds_state)
-    db = split(jnp.sum(ds_state, axis=tuple(range(ds_state.ndim - 1))), gates.of_state)
-    db |= {n: jnp.sum(d, axis=tuple(range(d.ndim - 1))) for n, d in ds_input.items()}
-    alone = tuple(n for n in gates.of_state if n not in gates.of_input)
-    if alone:
-        dparams["b_h"] = jnp.concatenate([db[n] for n in alone])
+    if v is not None:
+        H, D = params["W_h"].shape[0], params["W_x"].shape[0]
+        dparams["W_h"], dparams["W_x"], db = jnp.split(_outer(v, ds_state), [H, H + D])
+        dparams["b"] = db[0]
+    else:
+        dparams["W_h"] = _outer(gates.state(before), ds_state)
+        db = split(jnp.sum(ds_state, axis=tuple(range(ds_state.ndim - 1))), gates.of_state)
+        db |= {n: jnp.sum(d, axis=tuple(range(d.ndim - 1))) for n, d in ds_input.items()}
+        alone = tuple(n for n in gates.of_state if n not in gates.of_input)
+        if alone:
+            dparams["b_h"] = jnp.concatenate([db[n] for n in alone])
     if hoisted:
         dinputs = {**split(ds_state, gates.of_state), **ds_input}
         dinputs = {n: dinputs[n] for n in gates.of_input}
         dparams["W_x"], dparams["b"] = jnp.zeros_like(params["W_x"]), jnp.zeros_like(params["b"])
     else:
-        dparams["b"] = jnp.concatenate([db[n] for n in gates.of_input])
-        dW = split(_outer(inputs, ds_state), gates.of_state) | {n: _outer(inputs, d) for n, d in ds_input.items()}
-        dparams["W_x"] = jnp.concatenate([dW[n] for n in gates.of_input], axis=-1)
+        if v is None:
+            dparams["b"] = jnp.concatenate([db[n] for n in gates.of_input])
+            dW = split(_outer(inputs, ds_state), gates.of_state) | {n: _outer(inputs, d) for n, d in ds_input.items()}
+            dparams["W_x"] = jnp.concatenate([dW[n] for n in gates.of_input], axis=-1)
         W_x = split(params["W_x"], gates.of_input)
         through_state = jnp.concatenate(
             [W_x.get(n, jnp.zeros_like(W_x[gates.of_input[0]])) for n in gates.of_state], axis=-1
