@@ -327,6 +327,8 @@ def _number(value):
 def _duration(seconds):
     if seconds is None:
         return "–"
+    if seconds < 10:
+        return f"{seconds:.2g} s"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
