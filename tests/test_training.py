@@ -142,6 +142,7 @@ def test_other_gradients_that_are_exact_train_alike(method):
     leaves_close(found.params, exact.params, 1e-5)
 
 
+@pytest.mark.slow
 def test_noisy_gradients_and_penalties_change_what_is_learned_and_stay_finite():
     plain = dataclasses.replace(SMALL, cell="rnn", hidden_size=3, eval_every=6, gain=1.5)
     exact, _ = jax.jit(make_train(plain).run)(jax.random.key(0), values(plain))
