@@ -210,7 +210,7 @@ def diagnostics():
 
 
 def costs_of_diagnostics():
-    return costs(parse_case(*FLAGS.costs_shape.split(":")))
+    return costs(parse_named(FLAGS.costs_shape))
 
 
 def memory():
@@ -236,8 +236,7 @@ def memory():
 
 def startup():
     """Process start to the end of the first training step."""
-    cell, shape = FLAGS.startup_shape.split(":")
-    case = parse_case(cell, shape)
+    case = parse_named(FLAGS.startup_shape)
     times = {}
     with tempfile.TemporaryDirectory() as cache:
         cached = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
@@ -339,6 +338,12 @@ def first_step(name, case):
     ways = peers.LAYERS[name][1](case).step
     ways["call"](1)
     os._exit(0)  # the step is done: taking the process down is not part of it
+
+
+def parse_named(text):
+    """The case that CELL:BxTxIxH names, such as lstm:32x200x2x64."""
+    cell, _, shape = text.partition(":")
+    return parse_case(cell, shape)
 
 
 def parse_case(cell, shape):

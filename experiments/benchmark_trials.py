@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 
-from absl import flags
+from absl import app, flags
 
 from experiments.benchmark_turns import cores, environment, on_gpu, start
 
@@ -35,7 +35,7 @@ def trials() -> tuple[dict, list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         workdir = FLAGS.trials_workdir or f"{folder}/sweep"
         if pathlib.Path(workdir).exists():
-            raise FileExistsError(f"--trials_workdir={workdir} is there already; allowed: a folder to be made")
+            raise app.UsageError(f"--trials_workdir={workdir} is there already; allowed: a folder to be made")
         sweep = _launch("sweep", *options, *grid, f"--workdir={workdir}")
         results = [(*_settings(p), _score(p)) for p in pathlib.Path(workdir, "trials").iterdir()]
         for cell, seed in itertools.product(CELLS, range(FLAGS.trials_alone)):
@@ -55,7 +55,7 @@ def trials() -> tuple[dict, list[str]]:
     row = "| PyTorch, {} processes | {:.0f} | **{:.1f}x** | {} |" if not missing else "| PyTorch | not installed | | |"
     table = [
         f"{len(CELLS)} cells x {len(RATES)} learning rates x {SEEDS} seeds, adding T={settings['seq_len']}, H=32, B=32",
-        f"{settings['steps']} steps, from the start of a command to its end. Solved: seeds at the best learning rate.",
+        f"and {settings['steps']} steps, command start to end. Solved: seeds at the best learning rate.",
         "",
         f"| | seconds | | solved by {', '.join(CELLS)} |",
         "|-|-|-|-|",

@@ -73,7 +73,6 @@ def outcome(trials: list[Config], workdir: str) -> dict[str, Any]:
         "median": float(np.median(scores)),
         "solved": sum(r["solved_at"] is not None for r in results),
         "diverged": sum(r["diverged"] is not None for r in results),
-        "reach": results[0]["gradient_reach"],
         "baseline": results[0]["baseline"],
     }
 
@@ -87,23 +86,16 @@ def table(rows: list[dict]) -> str:
     """Markdown, a line a case."""
     lines = ["| cure | network | T | without: median error, solved | with it | helps |", "|---|---|---:|---|---|---|"]
     for row in rows:
-        cells = [f"{_number(m['median'])}, {m['solved']}/{SEEDS}" for m in (row["without"], row["treated"])]
-        for k, m in enumerate((row["without"], row["treated"])):
-            cells[k] += f", {m['diverged']} diverged" if m["diverged"] else ""
+        cells = [_cell(row["without"]), _cell(row["treated"])]
         verdict = "yes" if helped(row["without"], row["treated"]) else "no"
         lines.append(f"| {row['cure']} | {row['ill']} | {row['steps']} | {cells[0]} | {cells[1]} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 
-def figure_rows(rows: list[dict]) -> tuple[dict[str, tuple[list[float], list[float]]], float]:
-    """For the figure: {label: (scores without, scores with)}, and the score of no memory."""
-    return {f"{row['cure']}\n{row['ill']}": (row["without"]["scores"], row["treated"]["scores"]) for row in rows}, rows[
-        0
-    ]["without"]["baseline"]
-
-
-def _number(value):
-    return f"{value:.2g}" if np.isfinite(value) else "not finite"
+def _cell(found):
+    median = f"{found['median']:.2g}" if np.isfinite(found["median"]) else "not finite"
+    diverged = f", {found['diverged']} diverged" if found["diverged"] else ""
+    return f"{median}, {found['solved']}/{SEEDS}{diverged}"
 
 
 def main(_) -> int:
@@ -128,8 +120,10 @@ def main(_) -> int:
     ]
     runs.write_file(out / "cures.json", json.dumps(outputs.plain_numbers(rows), allow_nan=False) + "\n")
     runs.write_file(out / "cures.md", table(rows))
+    scores = {f"{row['cure']}\n{row['ill']}": (row["without"]["scores"], row["treated"]["scores"]) for row in rows}
     for dark in (False, True):
-        diagnostic_plots.before_and_after(*figure_rows(rows), out / f"cures{'_dark' * dark}.png", dark=dark)
+        path = out / f"cures{'_dark' * dark}.png"
+        diagnostic_plots.before_and_after(scores, rows[0]["without"]["baseline"], path, dark=dark)
     print(table(rows))
     return runs.EXIT_DONE
 
