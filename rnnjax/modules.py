@@ -11,7 +11,7 @@ from flax.nnx.nn.recurrent import flip_sequences
 
 from rnnjax.diagnostics.forward_mode import gradient_of
 from rnnjax.types import Array, Carry, Cell, Params
-from rnnjax.unroll import make_probe, make_taps, unroll
+from rnnjax.unroll import clean_lengths, last_valid, make_probe, make_taps, unroll
 
 READOUTS = ("last", "every", "mean")
 
@@ -102,6 +102,7 @@ class SequenceModel(nnx.Module):
             bidirectional.
         """
         xs = inputs if self.encoder is None else self.encoder(inputs)
+        lengths = clean_lengths(lengths, xs.shape[0], xs.shape[1:-1])
         outputs = "last" if self.steps_read == "last" else "every"
         carry, ys = self.stack(
             xs, lengths=lengths, initial_carry=initial_carry, taps=taps, probe=probe, outputs=outputs
@@ -196,6 +197,7 @@ class Stack(nnx.Module):
             bidirectional.
           outputs: "every", or "last" for the last layer's last step alone: that of each direction in running order.
         """
+        lengths = clean_lengths(lengths, xs.shape[0], xs.shape[1:-1])
         each = [(None,) * len(self.layers) if a is None else a for a in (initial_carry, taps, probe)]
         if self.residual and lengths is not None:  # else padding would be added to outputs past the length
             valid = jnp.arange(xs.shape[0]).reshape(-1, *[1] * lengths.ndim) < lengths
@@ -221,10 +223,7 @@ class Stack(nnx.Module):
 
     def _last_step(self, xs, lengths):
         """`[T, ..., D]` -> `[..., D]` in running order: backward features end at the first step."""
-        if lengths is None:
-            last = xs[-1]
-        else:
-            last = jnp.take_along_axis(xs, jnp.maximum(lengths - 1, 0)[None, ..., None], axis=0)[0]
+        last = xs[-1] if lengths is None else last_valid(xs, lengths)
         if not self.bidirectional:
             return last
         half = xs.shape[-1] // 2
@@ -416,6 +415,7 @@ class RNN(nnx.Module):
         time_major, reverse = _given(time_major, self.time_major), _given(reverse, self.reverse)
         xs = inputs if time_major else jnp.moveaxis(inputs, -2, 0)
         chex.assert_axis_dimension(xs, -1, self.in_features)
+        seq_lengths = clean_lengths(seq_lengths, xs.shape[0], xs.shape[1:-1])
         params: Params = {name: param[...] for name, param in self.params.items()}
         if self.gradient == "bptt" or self.deterministic:
             options = {"reverse": reverse, "taps": taps, "probe": probe, "dtype": self.dtype}

@@ -2,9 +2,9 @@
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from rnnjax.deferred import deferred_scan
@@ -37,8 +37,8 @@ def unroll(
       params: its parameters, a flat dict.
       xs: `[T, ..., D]`; whatever stands between T and D is batch, none included.
       carry: the carry before the first step; `cell.initial_carry` by default.
-      lengths: integers `[...]`, the valid steps of each sequence. The carry stops at a sequence's own length (so a
-        length of 0 returns the initial carry) and outputs past it are zero.
+      lengths: integers `[...]` from 0 to T, the valid steps of each sequence. The carry stops at a sequence's own length
+        (so a length of 0 returns the initial carry) and outputs past it are zero.
       reverse: run from each sequence's own last step to its first. ys keeps the order of xs.
       outputs: "every" returns y of every step `[T, ..., O]`, "last" that of each sequence's last step in running
         order `[..., O]`, without storing the others.
@@ -54,7 +54,7 @@ def unroll(
 
     Returns (the carry after the last step, ys).
 
-    Raises ValueError for an unknown `method` or `outputs`, or fewer than one segment.
+    Raises ValueError for an unknown `method` or `outputs`, fewer than one segment, or a length that cannot be.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; allowed: {', '.join(METHODS)}")
@@ -66,10 +66,9 @@ def unroll(
     batch_shape = tuple(batch_shape)
     if segments < 1:
         raise ValueError(f"segments is {segments}; it must be 1 or more")
-    if lengths is not None:
-        chex.assert_shape(lengths, batch_shape)
     if T == 0:
         raise ValueError(f"xs has no steps: shape {xs.shape}")
+    lengths = clean_lengths(lengths, T, batch_shape)
 
     carry = cell.initial_carry(batch_shape) if carry is None else carry
     dtype = jnp.result_type(xs, *jax.tree.leaves(params)) if dtype is None else dtype
@@ -89,12 +88,45 @@ def unroll(
         carry, ys = _in_segments(piece, carry, inputs, min(segments, T), T)
 
     if outputs == "last":
-        last = flip(xs)[-1] if lengths is None else _take(flip(xs), jnp.maximum(lengths - 1, 0))
+        last = flip(xs)[-1] if lengths is None else last_valid(flip(xs), lengths)
         y = cell.output(params, carry, cell.project(params, last))
         return carry, y if lengths is None else jax.tree.map(lambda a: _where(lengths > 0, a, 0), y)
     if mask is not None:
         ys = jax.tree.map(lambda a: _where(mask, a, 0), ys)
     return carry, flip(ys)
+
+
+def clean_lengths(lengths: Array | None, T: int, batch_shape: tuple[int, ...]) -> Array | None:
+    """Lengths as int32 in [0, T], so that they can be subtracted from and indexed with; None stays None.
+
+    Args:
+      lengths: integers `[...]` of any width and sign.
+      T: the steps there are.
+      batch_shape: the shape that `lengths` must have.
+
+    Raises TypeError where they are no integers, ValueError for a wrong shape, and for one outside [0, T] where its
+    value is known. Traced ones are clipped.
+    """
+    if lengths is None:
+        return None
+    lengths = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(f"lengths are {lengths.dtype}; allowed: integers")
+    if lengths.shape != tuple(batch_shape):
+        raise ValueError(f"lengths have shape {lengths.shape}; allowed: {tuple(batch_shape)}, the batch shape of xs")
+    if not isinstance(lengths, jax.core.Tracer):
+        wrong = [length for length in np.asarray(lengths).flat if not 0 <= length <= T]
+        if wrong:
+            raise ValueError(f"a length is {wrong[0]}; allowed: 0 to {T}, the steps of xs")
+    elif jnp.iinfo(lengths.dtype).bits >= 32:  # before the cast, or a large one would wrap
+        lengths = jnp.minimum(lengths, T)
+    return jnp.clip(jnp.asarray(lengths, jnp.int32), 0, T)
+
+
+def last_valid(values: Array, lengths: Array) -> Array:
+    """`[T, ..., F]` at each sequence's last valid step, `[..., F]`; the first step where a length is 0."""
+    index = jnp.maximum(lengths - 1, 0)[None]
+    return jnp.take_along_axis(values, index.reshape(*index.shape, *[1] * (values.ndim - index.ndim)), axis=0)[0]
 
 
 def make_taps(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
@@ -178,10 +210,6 @@ def _flip(tree, lengths):
         return jnp.take_along_axis(a, index.reshape(*index.shape, *[1] * (a.ndim - index.ndim)), axis=0)
 
     return jax.tree.map(flip, tree)
-
-
-def _take(xs, index):
-    return jnp.take_along_axis(xs, index[None, ..., None], axis=0)[0]
 
 
 def _where(mask, a, b):

@@ -229,6 +229,33 @@ def test_residual_adds_where_widths_agree(bidirectional):
     assert_close(*jax.jit(lambda x: (wider(x)[1], wider.layers[0](x, time_major=True)))(x), 0)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"residual": True},
+        {"bidirectional": True, "residual": True, "readout": "mean"},
+        {"gradient": "tbptt:2"},
+    ],
+)
+def test_unsigned_lengths_with_a_zero(options):
+    """The same outputs and gradients, all finite, as for signed ones; what is past T or below 0 is refused."""
+    width = 2 * H if "bidirectional" in options else H
+    model = SequenceModel([gru(H)] * 2, input_size=width, output_size=O, **options, rngs=nnx.Rngs(0))
+    x = normal(1, T, B, width)
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def run(lengths):
+        return jax.value_and_grad(lambda state: jnp.sum(nnx.merge(graphdef, state)(x, lengths=lengths) ** 2))(state)
+
+    unsigned, signed = (run(jnp.array([0, T, 2], dtype)) for dtype in (jnp.uint8, jnp.int32))
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(unsigned))
+    assert_close(unsigned, signed, 0)
+    for impossible in (T + 1, -1):
+        with pytest.raises(ValueError, match=f"a length is {impossible}; allowed: 0 to {T}"):
+            model(x, lengths=jnp.array([0, impossible, 2]))
+
+
 def test_dropout_acts_between_layers_and_only_in_training():
     stack = Stack([gru(H), gru(H), gru(H)], D, dropout=0.5, rngs=nnx.Rngs(0))
     x = normal(1, T, B, D)

@@ -14,7 +14,7 @@ import pytest
 
 from rnnjax.cells import gru, gru_cho, lstm, rnn
 from rnnjax.types import Cell
-from rnnjax.unroll import make_probe, make_taps, unroll
+from rnnjax.unroll import clean_lengths, make_probe, make_taps, unroll
 
 # Tiny problems spend their time in the compiler: half of it without LLVM's optimisations, which change no maths.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -240,7 +240,8 @@ def test_segments_change_nothing(cell, problem):
 def test_last_output_alone(cell, problem):
     """outputs="last" is y of each sequence's last step in running order, zero where there is none."""
     params, xs, carry, dys, dlast = problem(cell)
-    dy, everyone, runs = dys[0], np.arange(B), [(False, None), (False, LENGTHS), (True, None), (True, LENGTHS)]
+    unsigned = LENGTHS.astype(np.uint8)  # with a 0, from which nothing may be subtracted
+    dy, everyone, runs = dys[0], np.arange(B), [(False, None), (False, unsigned), (True, None), (True, LENGTHS)]
     ours = jit(lambda *p: [measured(cell, *p, dy, dlast, outputs="last", reverse=r, lengths=n) for r, n in runs])(
         params, xs, carry
     )
@@ -332,5 +333,35 @@ def test_errors_say_what_is_allowed():
             unroll(cell, params, xs, **options)
     with pytest.raises(ValueError, match="no steps"):
         unroll(cell, params, xs[:0])
-    with pytest.raises(AssertionError, match="shape"):
-        unroll(cell, params, xs, lengths=jnp.array([1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "error", "message"),
+    [
+        ([1, 2], ValueError, r"lengths have shape \(2,\); allowed: \(3,\), the batch shape of xs"),
+        ([1, 6, 2], ValueError, "a length is 6; allowed: 0 to 5, the steps of xs"),
+        (jnp.array([1, 5, -1]), ValueError, "a length is -1; allowed: 0 to 5"),
+        (np.array([1, 2, 2**40 + 1]), ValueError, "a length is 1099511627777; allowed: 0 to 5"),
+        ([1.0, 2.0, 3.0], TypeError, "lengths are float64; allowed: integers"),
+        ([True, True, False], TypeError, "lengths are bool; allowed: integers"),
+    ],
+)
+def test_lengths_that_are_impossible_are_refused(lengths, error, message):
+    cell, xs = gru(H), jnp.zeros((T, B, D))
+    with pytest.raises(error, match=message):
+        unroll(cell, cell.init(jax.random.key(0), D), xs, lengths=lengths)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint64])
+def test_traced_lengths_are_clipped(dtype):
+    """Of any width and sign, where their values are not known."""
+    top = np.iinfo(dtype).max
+    lengths = np.array([-3 if np.issubdtype(dtype, np.signedinteger) else 0, top, 3], dtype)
+    for steps in (T, 300):  # 300 is more than an int8 can hold
+        expected = [0, min(steps, int(top)), 3]
+        np.testing.assert_array_equal(jax.jit(lambda n, T=steps: clean_lengths(n, T, (3,)))(lengths), expected)
+    cell, xs = gru(H), np.random.default_rng(0).normal(size=(T, B, D))
+    params = cell.init(jax.random.key(0), D)
+    for options in ({"reverse": True}, {"outputs": "last", "method": "scan"}):
+        run = jit(lambda n, options=options: unroll(cell, params, xs, lengths=n, **options))
+        chex.assert_trees_all_equal(run(lengths), run(np.array([0, T, 3], dtype)))

@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from rnnjax.diagnostics import influence
 from rnnjax.diagnostics.jacobians import start
 from rnnjax.types import Array, Carry, Cell, Params
-from rnnjax.unroll import unroll
+from rnnjax.unroll import clean_lengths, last_valid, unroll
 
 METHODS = ("bptt", "tbptt:K", "rtrl", "snap1", "uoro")
 
@@ -145,6 +145,7 @@ def _bptt(cell, params, xs, carry=None, *, lengths=None, outputs="every", key=No
 def _truncated(K, cell, params, xs, carry=None, *, lengths=None, outputs="every", key=None):
     T = xs.shape[0]
     K = min(K, T)
+    lengths = clean_lengths(lengths, T, xs.shape[1:-1])
     lead = T % K or K  # the first piece takes the remainder, so that the last has K steps
     bounded = functools.partial(_bounded, lengths)
     carry, first = unroll(cell, params, xs[:lead], carry, lengths=bounded(0, lead))
@@ -169,10 +170,7 @@ def _select(ys, lengths, outputs):
         return ys
     if lengths is None:
         return jax.tree.map(lambda a: a[-1], ys)
-    last = jnp.maximum(lengths - 1, 0)[None]
-    return jax.tree.map(
-        lambda a: jnp.take_along_axis(a, last.reshape(*last.shape, *[1] * (a.ndim - last.ndim)), axis=0)[0], ys
-    )
+    return jax.tree.map(lambda a: last_valid(a, lengths), ys)
 
 
 def _online(estimate, name, cell, params, xs, carry=None, *, lengths=None, outputs="every", key=None):
@@ -181,6 +179,7 @@ def _online(estimate, name, cell, params, xs, carry=None, *, lengths=None, outpu
         raise ValueError("gradient 'uoro' draws random signs: pass key=")
     key = jax.random.key(0) if key is None else key
     T, batch_shape = xs.shape[0], xs.shape[1:-1]
+    lengths = clean_lengths(lengths, T, batch_shape)
     carry = cell.initial_carry(batch_shape) if carry is None else carry
 
     @jax.custom_vjp
