@@ -2,38 +2,42 @@
 
     python experiments/cures.py --workdir=runs/cures
 
-Trains every case with and without its cure, with SEEDS seeds, as a sweep (trials in WORKDIR/trials, so that it
-resumes), and writes cures.md, cures.json, cures.png and cures_dark.png into WORKDIR. Exit codes: see sweep.py.
+Trains every network with and without its cure, over the seeds of seeds.py, as a sweep (trials in WORKDIR/trials, so
+that it resumes), and writes cures.md, cures.json, cures.png and cures_dark.png into WORKDIR. Exit codes: see sweep.py.
 """
 
 import dataclasses
 import json
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 from absl import flags
 
-from experiments import lanes, outputs
-from experiments.flags import BadSetting, checked, main_with_errors
-from rnnjax import diagnostic_plots, runs
+from experiments import lanes, outputs, seeds
+from experiments.flags import main_with_errors
+from rnnjax import diagnostic_plots, intervals, runs
 from rnnjax.config import Config
 
-SEEDS = 8
 BASE = {"task": "adding", "hidden_size": 32, "batch_size": 32, "lr": 2e-3, "clip": 1.0}
 BASE |= {"steps": 2000, "eval_every": 250, "eval_batch": 256}
+WORTH = 0.8  # a cure helps where it lowers the error to less than this part of itself
+RULE = f"""ratio: error with the cure over error without it, of the same seed; 1 where neither is finite. A run that
+diverged has an infinite error. helps: yes where the whole interval of the median ratio lies below {WORTH}, no where it
+lies above, undecided where it holds {WORTH}."""
 
 
-class Case(NamedTuple):
-    """A network that is ill, and what is to cure it."""
+class Pair(NamedTuple):
+    """A network, and what may cure it."""
 
     cure: str
-    ill: str
+    network: str
     settings: dict[str, Any]  # of the network, over BASE
-    treatment: dict[str, Any]  # what the cure changes
+    changes: dict[str, Any]  # what the cure sets
 
 
 RELU = {"cell": "rnn", "activation": "relu"}
@@ -42,90 +46,108 @@ TANH_50 = {"cell": "rnn", "seq_len": 50}
 RELU_50 = {**RELU, "seq_len": 50}
 VANISHING = {**TANH_50, "gain": 0.5}
 CHAOTIC = {**TANH_50, "gain": 2.0}
-CASES = (
-    Case("clip by global norm 0.1", "ReLU, momentum, lr 0.1: diverges", {**RELU, **LOUD, "lr": 0.1}, {"clip": 0.1}),
-    Case("clip by global norm 0.1", "tanh, gain 0.5", {**VANISHING, "clip": 0.0, "seq_len": 100}, {"clip": 0.1}),
-    Case("cotangent clip 0.01", "ReLU, momentum, lr 0.03", {**RELU, **LOUD, "lr": 0.03}, {"cotangent_clip": 0.01}),
-    Case("cotangent clip 0.01", "LSTM, momentum, lr 1", {"cell": "lstm", **LOUD, "lr": 1.0}, {"cotangent_clip": 0.01}),
-    Case("Omega, weight 0.1", "tanh, orthogonal", TANH_50, {"omega": 0.1}),
-    Case("Omega, weight 0.1", "tanh, gain 2: chaotic", CHAOTIC, {"omega": 0.1}),
-    Case("Jacobian penalty, weight 1", "tanh, gain 0.5", VANISHING, {"jacobian": 1.0}),
-    Case("Jacobian penalty, weight 1", "tanh, gain 2: chaotic", CHAOTIC, {"jacobian": 1.0}),
-    Case("flossing, weight 1", "tanh, gain 0.5", VANISHING, {"flossing": 1.0}),
-    Case("flossing, weight 1", "tanh, gain 2: chaotic", CHAOTIC, {"flossing": 1.0}),
-    Case("orthogonality, weight 0.1", "ReLU, gain 2: explodes", {**RELU_50, "gain": 2.0}, {"orthogonality": 0.1}),
-    Case("orthogonality, weight 0.1", "ReLU, gain 3: overflows", {**RELU_50, "gain": 3.0}, {"orthogonality": 0.1}),
+PAIRS = (
+    Pair("clip by global norm 0.1", "ReLU, momentum, lr 0.1: diverges", {**RELU, **LOUD, "lr": 0.1}, {"clip": 0.1}),
+    Pair("clip by global norm 0.1", "tanh, gain 0.5", {**VANISHING, "clip": 0.0, "seq_len": 100}, {"clip": 0.1}),
+    Pair("cotangent clip 0.01", "ReLU, momentum, lr 0.03", {**RELU, **LOUD, "lr": 0.03}, {"cotangent_clip": 0.01}),
+    Pair("cotangent clip 0.01", "LSTM, momentum, lr 1", {"cell": "lstm", **LOUD, "lr": 1.0}, {"cotangent_clip": 0.01}),
+    Pair("Omega, weight 0.1", "tanh, orthogonal", TANH_50, {"omega": 0.1}),
+    Pair("Omega, weight 0.1", "tanh, gain 2: chaotic", CHAOTIC, {"omega": 0.1}),
+    Pair("Jacobian penalty, weight 1", "tanh, gain 0.5", VANISHING, {"jacobian": 1.0}),
+    Pair("Jacobian penalty, weight 1", "tanh, gain 2: chaotic", CHAOTIC, {"jacobian": 1.0}),
+    Pair("flossing, weight 1", "tanh, gain 0.5", VANISHING, {"flossing": 1.0}),
+    Pair("flossing, weight 1", "tanh, gain 2: chaotic", CHAOTIC, {"flossing": 1.0}),
+    Pair("orthogonality, weight 0.1", "ReLU, gain 2: explodes", {**RELU_50, "gain": 2.0}, {"orthogonality": 0.1}),
+    Pair("orthogonality, weight 0.1", "ReLU, gain 3: overflows", {**RELU_50, "gain": 3.0}, {"orthogonality": 0.1}),
 )
 
 
-def trials_of(case: Case, base: Config) -> tuple[list[Config], list[Config]]:
+def main(_) -> int:
+    base = Config(**BASE)
+    planned = [trials_of(pair, base) for pair in PAIRS]
+    out = seeds.train_all([trial for both in planned for trials in both for trial in trials], WORKDIR.value)
+    if out is None:
+        return runs.EXIT_STOPPED
+    rows = []
+    for pair, (untreated, treated) in zip(PAIRS, planned, strict=True):
+        about = {"cure": pair.cure, "network": pair.network, "steps": untreated[0].seq_len}
+        rows.append(about | compare(outcome(untreated, WORKDIR.value), outcome(treated, WORKDIR.value)))
+    write_table(rows, out)
+    print(table(rows))
+    return runs.EXIT_DONE
+
+
+def trials_of(pair: Pair, base: Config) -> tuple[list[Config], list[Config]]:
     """Its checked trials without and with the cure, one a seed."""
-    ill = [dataclasses.replace(base, **case.settings, seed=seed) for seed in range(SEEDS)]
-    return [checked(trial) for trial in ill], [checked(dataclasses.replace(trial, **case.treatment)) for trial in ill]
+    network = dataclasses.replace(base, **pair.settings)
+    return seeds.over_seeds(network), seeds.over_seeds(dataclasses.replace(network, **pair.changes))
 
 
-def outcome(trials: list[Config], workdir: str) -> dict[str, Any]:
-    """What the seeds of one setting reached; a score that is not a number counts as infinite."""
+def outcome(trials: Sequence[Config], workdir: str | Path) -> dict[str, Any]:
+    """What the seeds of one setting reached. A run that diverged counts as the worst: infinite, and not solved."""
     results = [json.loads((lanes.trial_directory(workdir, t) / "result.json").read_bytes()) for t in trials]
-    scores = [r["score"] if r["score"] is not None and np.isfinite(r["score"]) else np.inf for r in results]
+    diverged = [r["diverged"] is not None or r["score"] is None or not math.isfinite(r["score"]) for r in results]
     return {
-        "scores": scores,
-        "median": float(np.median(scores)),
-        "solved": sum(r["solved_at"] is not None for r in results),
-        "diverged": sum(r["diverged"] is not None for r in results),
+        "scores": [math.inf if bad else r["score"] for r, bad in zip(results, diverged, strict=True)],
+        "solved": sum(r["solved_at"] is not None and not bad for r, bad in zip(results, diverged, strict=True)),
+        "diverged": sum(diverged),
         "baseline": results[0]["baseline"],
     }
 
 
-def helped(without: dict, treated: dict) -> bool:
-    """Whether the median error fell by half, or more seeds solved the task."""
-    return treated["median"] < 0.5 * without["median"] or treated["solved"] > without["solved"]
+def compare(untreated: dict[str, Any], treated: dict[str, Any]) -> dict[str, Any]:
+    """Both outcomes, the ratio of errors of each seed, the interval of its median, and whether the cure helps."""
+    ratios = [error_ratio(a, b) for a, b in zip(untreated["scores"], treated["scores"], strict=True)]
+    low, high = intervals.median_interval(ratios)
+    helps = "yes" if high < WORTH else "no" if low > WORTH else "undecided"
+    return {"untreated": untreated, "treated": treated, "ratios": ratios, "interval": (low, high), "helps": helps}
 
 
-def table(rows: list[dict]) -> str:
-    """Markdown, a line a case."""
-    lines = ["| cure | network | T | without: median error, solved | with it | helps |", "|---|---|---:|---|---|---|"]
+def error_ratio(untreated: float, treated: float) -> float:
+    """treated / untreated of errors in [0, inf]; 1 where they are equal, so that two runs that diverged differ in
+    nothing."""
+    if untreated == treated:
+        return 1.0
+    return treated / untreated if untreated else math.inf
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown, a line a pair."""
+    names = ["cure", "network", "T", "without: median error, solved", "with it", "ratio", "helps"]
+    lines = [f"{seeds.about_medians()}\n{RULE}", "", f"| {' | '.join(names)} |", "|---|---|---:|---|---|---|---|"]
     for row in rows:
-        cells = [_cell(row["without"]), _cell(row["treated"])]
-        verdict = "yes" if helped(row["without"], row["treated"]) else "no"
-        lines.append(f"| {row['cure']} | {row['ill']} | {row['steps']} | {cells[0]} | {cells[1]} | {verdict} |")
+        errors = [_errors(row["untreated"]), _errors(row["treated"])]
+        cells = [
+            row["cure"],
+            row["network"],
+            str(row["steps"]),
+            *errors,
+            seeds.with_interval(row["ratios"]),
+            row["helps"],
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(found):
-    median = f"{found['median']:.2g}" if np.isfinite(found["median"]) else "not finite"
-    diverged = f", {found['diverged']} diverged" if found["diverged"] else ""
-    return f"{median}, {found['solved']}/{SEEDS}{diverged}"
-
-
-def main(_) -> int:
-    if not WORKDIR.value:
-        raise BadSetting("--workdir is missing; allowed: a directory for the runs, such as --workdir=runs/cures")
-    base = Config(**BASE)
-    planned = [trials_of(case, base) for case in CASES]
-    try:
-        out = runs.check_directory(WORKDIR.value)
-    except ValueError as error:
-        raise BadSetting(str(error)) from error
-    outputs.prepare_devices(base)
-    with runs.stop_signals() as stop:
-        everything = [trial for pair in planned for group in pair for trial in group]
-        if not lanes.run_sweep(everything, WORKDIR.value, stop):
-            print(f"stopped; the same command resumes {WORKDIR.value}", file=sys.stderr)
-            return runs.EXIT_STOPPED
-    rows = [
-        {"cure": case.cure, "ill": case.ill, "steps": ill[0].seq_len}
-        | {"without": outcome(ill, WORKDIR.value), "treated": outcome(treated, WORKDIR.value)}
-        for case, (ill, treated) in zip(CASES, planned, strict=True)
-    ]
+def write_table(rows: Sequence[dict[str, Any]], out: Path) -> None:
+    """Writes the table, its numbers and its figure into `out`."""
     runs.write_file(out / "cures.json", json.dumps(outputs.plain_numbers(rows), allow_nan=False) + "\n")
     runs.write_file(out / "cures.md", table(rows))
-    scores = {f"{row['cure']}\n{row['ill']}": (row["without"]["scores"], row["treated"]["scores"]) for row in rows}
+    errors = {
+        f"{row['cure']}: {row['helps']}\n{row['network']}": (row["untreated"]["scores"], row["treated"]["scores"])
+        for row in rows
+    }
     for dark in (False, True):
         path = out / f"cures{'_dark' * dark}.png"
-        diagnostic_plots.before_and_after(scores, rows[0]["without"]["baseline"], path, dark=dark)
-    print(table(rows))
-    return runs.EXIT_DONE
+        diagnostic_plots.errors_without_and_with(errors, rows[0]["untreated"]["baseline"], path, dark=dark)
+
+
+def _errors(found):
+    median = intervals.median(found["scores"])
+    diverged = f", {found['diverged']} diverged" if found["diverged"] else ""
+    return (
+        f"{'not finite' if math.isinf(median) else f'{median:.2g}'}, {found['solved']}/{len(found['scores'])}{diverged}"
+    )
 
 
 if __name__ == "__main__":

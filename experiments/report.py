@@ -22,13 +22,13 @@ from absl import flags
 from experiments.flags import BadSetting, main_with_errors
 from experiments.html_page import escape, figures_html, page_html, table_html
 from rnnjax import plotting
+from rnnjax.intervals import quantile, wilson_interval
 from rnnjax.plot_style import cell_color
 from rnnjax.run_data import RunData, diverged_at, group_by_setting, read_run
 from rnnjax.runs import EXIT_DONE, check_directory, write_file
 
 PROBLEM = ("task", "variant", "seq_len", "min_seq_len", "text_path")  # runs that differ in these are never compared
 NEEDED = ("score_name", "score", "baseline", "solved_threshold", "higher_is_better", "solved_at")
-Z = 1.959964  # the normal's 97.5 % quantile
 
 
 class Setting(NamedTuple):
@@ -123,21 +123,6 @@ def best_settings(settings: Sequence[Setting]) -> list[Setting]:
         if cell not in best or _rank(setting) < _rank(best[cell]):
             best[cell] = setting
     return sorted(best.values(), key=_rank)
-
-
-def quantile(values: Sequence[float], q: float) -> float:
-    """The q quantile, linear between order statistics as NumPy's, also where some values are infinite."""
-    values = sorted(values)
-    i, part = divmod(q * (len(values) - 1), 1)
-    below = values[int(i)]
-    return below if part == 0 else (1 - part) * below + part * values[int(i) + 1]
-
-
-def wilson_interval(k: int, n: int, z: float = Z) -> tuple[float, float]:
-    """The 95 % interval of a rate of which k of n were seen (Wilson 1927); within [0, 1], and not a point at 0 or n."""
-    middle = (k + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def settings_csv(tables: Sequence[Sequence[Setting]]) -> str:

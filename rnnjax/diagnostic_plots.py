@@ -231,7 +231,7 @@ def anatomy(
     return write(figure, out)
 
 
-def before_and_after(
+def errors_without_and_with(
     rows: Mapping[str, tuple[Sequence[float], Sequence[float]]], baseline: float, out: Out = None, *, dark=False
 ) -> Figure:
     """Errors of several seeds without (circles) and with a treatment (diamonds), a row each, on a log axis.

@@ -143,23 +143,6 @@ def test_the_page_shows_the_best_setting_of_each_cell_with_its_interval(page):
     assert "lr 0.01 (12), 0.001 (8)" in shown
 
 
-@pytest.mark.parametrize(("k", "n"), [(0, 5), (1, 4), (3, 4), (8, 8), (40, 97)])
-def test_wilson_interval_holds_the_rates_whose_own_spread_reaches_what_was_seen(k, n):
-    low, high = report.wilson_interval(k, n)
-    p = np.linspace(0, 1, 200_001)
-    inside = p[np.abs(k / n - p) <= 1.959964 * np.sqrt(p * (1 - p) / n)]
-    np.testing.assert_allclose([low, high], [inside.min(), inside.max()], atol=1e-5)
-
-
-def test_quantile_of_scores_with_infinities():
-    values = np.random.default_rng(0).normal(size=7).tolist()
-    for q in (0.0, 0.25, 0.5, 0.6, 1.0):
-        np.testing.assert_allclose(report.quantile(values, q), np.quantile(values, q))
-    assert report.quantile([1.0, math.inf, 2.0], 0.5) == 2.0
-    assert report.quantile([1.0, math.inf, 2.0, math.inf], 0.5) == math.inf
-    assert report.quantile([-math.inf, 1.0], 0.5) == -math.inf
-
-
 def test_what_is_missing_is_one_line(tmp_path, sweep):
     with pytest.raises(ValueError, match="is not a directory; allowed: a run directory"):
         report.find_runs([str(tmp_path / "none")])

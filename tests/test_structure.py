@@ -27,7 +27,7 @@ TOWERS = (
         ("sweep",),
     ),
     (
-        ("files",),
+        ("files", "intervals"),
         ("checkpoints",),
         ("runs",),
         ("run_data", "plot_style"),

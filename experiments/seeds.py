@@ -1,0 +1,55 @@
+"""Networks trained over SEEDS seeds as one sweep, for the tables of anatomy.py and cures.py."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import lanes, outputs
+from experiments.flags import BadSetting, checked
+from rnnjax import intervals, runs
+from rnnjax.config import Config
+
+SEEDS = 12  # of each setting, so that 10 must agree (see rnnjax.intervals); two cores train them two at a time
+
+
+def over_seeds(config: Config) -> list[Config]:
+    """The setting's checked trials, one a seed. Raises BadSetting."""
+    return [checked(dataclasses.replace(config, seed=seed)) for seed in range(SEEDS)]
+
+
+def train_all(trials: Sequence[Config], workdir: str | None, out: str | None = None) -> Path | None:
+    """Trains the trials that `workdir` lacks. Returns where the table goes; None if a signal ended it, which it says.
+
+    Raises BadSetting for a directory that cannot be used.
+    """
+    if not workdir:
+        raise BadSetting("--workdir is missing; allowed: a directory for the runs, such as --workdir=runs/seeds")
+    try:
+        out = runs.check_directory(out or workdir)
+    except ValueError as error:
+        raise BadSetting(str(error)) from error
+    outputs.prepare_devices(trials[0])
+    with runs.stop_signals() as stop:
+        if not lanes.run_sweep(trials, workdir, stop):
+            print(f"stopped; the same command resumes {workdir}", file=sys.stderr)
+            return None
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def with_interval(values: Sequence[float], digits: int = 2) -> str:
+    """`median [low, high]` over seeds."""
+    low, high = (f"{end:.{digits}g}" for end in intervals.median_interval(values))
+    return f"{intervals.median(values):.{digits}g} [{low}, {high}]"
+
+
+def about_medians() -> str:
+    """What the brackets of `with_interval` are, for a table's notes."""
+    k = intervals.needed(SEEDS)
+    return f"Medians over {SEEDS} seeds" + (
+        f""", in brackets an exact 95 % interval of the median: numbers {SEEDS + 1 - k} and {k} of them in order.
+A value that is not a number counts as the lowest for the one and as the highest for the other."""
+        if k <= SEEDS
+        else ", too few for an interval."
+    )
