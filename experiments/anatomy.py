@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rnnjax.keys import Purpose, purpose_key
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
@@ -79,7 +81,7 @@ def measure(config: Config, run: Path) -> dict[str, dict[str, Any]]:
     def collect(params):
         subject = subject_of(config, train, params, batch)
         taps = subject.model.make_taps(batch.inputs.shape[0], batch.inputs.shape[1:2])
-        found = gather(loss_of_taps(subject), taps, subject.layers, jax.random.key(0))
+        found = gather(loss_of_taps(subject), taps, subject.layers, purpose_key(Purpose.PROBES))
         return found, spectra(subject.layers[0])
 
     return {

@@ -24,6 +24,7 @@ from rnnjax.diagnostics.recurrent_matrix import gate_blocks, recurrent_matrix
 from rnnjax.diagnostics.sensitivity import frobenius_sensitivity, spectral_sensitivity
 from rnnjax.diagnostics.triage import Diagnosis, diagnose
 from rnnjax.diagnostics.units import carry_names, record_units, summarise_units
+from rnnjax.keys import Purpose, purpose_key
 from rnnjax.tasks.common import cross_entropy
 
 SPECTRA_WORK = 4e9  # T n^3 at most: beyond it the spectra are those of the first steps alone
@@ -66,7 +67,7 @@ def _gradient(s: Subject) -> Section:
 
 def _sensitivity(s: Subject) -> Section:
     cell, params, xs = s.layers[0]
-    key, n, T = jax.random.key(0), _size(cell), s.steps
+    key, n, T = purpose_key(Purpose.PROBES), _size(cell), s.steps
     starts = np.unique(np.linspace(0, T - 1, 12).astype(int))
 
     @jax.jit
@@ -147,7 +148,7 @@ def _credit(s: Subject) -> Section:
     else:
         # E_v |v dy_t/dh_s|^2 = |dy_t/dh_s|_F^2 for random signs v, one draw a sequence
         shown = jax.eval_shape(lambda: cell.output(params, cell.initial_carry((B,)), cell.project(params, xs[0]))).shape
-        signs = jax.random.rademacher(jax.random.key(0), shown, xs.dtype)
+        signs = jax.random.rademacher(purpose_key(Purpose.PROBES), shown, xs.dtype)
 
         def losses(ys):
             return jnp.sum(signs * ys, axis=-1) / math.sqrt(shown[-1])
@@ -225,11 +226,13 @@ def _horizon(s: Subject) -> Section:
         outputs = s.model(inputs, taps=taps)
         return outputs[-1] if every else outputs
 
-    signs = jax.random.rademacher(jax.random.key(0), jax.eval_shape(last, s.batch.inputs).shape, jnp.float32)
+    signs = jax.random.rademacher(purpose_key(Purpose.PROBES), jax.eval_shape(last, s.batch.inputs).shape, jnp.float32)
 
     @jax.jit
     def run(inputs, taps):
-        change = measured_horizon(last, lambda y: jnp.mean(jnp.square(y)), inputs, jax.random.key(1), lags=lags)
+        change = measured_horizon(
+            last, lambda y: jnp.mean(jnp.square(y)), inputs, purpose_key(Purpose.PROBES, 1), lags=lags
+        )
         flow = gradient_flow(lambda taps: jnp.mean(jnp.sum(signs * last(inputs, taps), axis=-1)), taps)
         first = flow.norm[0][0] if s.config.bidirectional else flow.norm[0]
         return change, rms_over_batch(jnp.square(total_norm(first)), B)
@@ -255,7 +258,7 @@ def _gradients(s: Subject) -> Section:
         methods.insert(-1, "snap1")
     else:
         left_out += f" So was SnAp-1: {n} states and {N} parameters are too many for an exact influence matrix."
-    loss, key = loss_above(s), jax.random.key(0)
+    loss, key = loss_above(s), purpose_key(Purpose.PROBES)
     errors = jax.jit(
         lambda params, xs: compare_gradients(cell, params, xs, loss, key, methods=tuple(methods), draws=8)
     )(params, xs)

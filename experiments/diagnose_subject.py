@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from rnnjax import runs
 from rnnjax.config import Config, hyperparameters
 from rnnjax.diagnostics.triage import Layer
+from rnnjax.keys import Purpose, purpose_key
 from rnnjax.training import Train, make_train
 from rnnjax.types import Array, Batch
 
@@ -45,7 +46,7 @@ def find_params(config: Config, train: Train, workdir: str | Path | None) -> Any
 
 def sample(config: Config, train: Train) -> Batch:
     """The validation sequences to measure on."""
-    return train.task.sample(jax.random.fold_in(jax.random.key(config.seed), 1), B, "validation")
+    return train.task.sample(purpose_key(Purpose.DIAGNOSIS, config.seed), B, "validation")
 
 
 def subject_of(config: Config, train: Train, params: Any, batch: Batch) -> Subject:

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from rnnjax.keys import Purpose, purpose_key
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
@@ -91,11 +93,11 @@ def make_profile(config: Config):
         return rms_over_batch(jnp.square(norm), config.batch_size)
 
     def initial(seed):
-        return np.asarray(profile(init(jax.random.key(seed)), jax.random.key(seed)))
+        return np.asarray(profile(init(jax.random.key(seed)), purpose_key(Purpose.DIAGNOSIS, seed)))
 
     def trained(seed, path):
         params = runs.load_params(path, like=jax.eval_shape(init, jax.random.key(0)))
-        return np.asarray(profile(params, jax.random.key(seed)))
+        return np.asarray(profile(params, purpose_key(Purpose.DIAGNOSIS, seed)))
 
     return initial, trained
 

@@ -13,6 +13,7 @@ import numpy as np
 from rnnjax import language, plotting, runs
 from rnnjax.config import Config
 from rnnjax.diagnostics.gradient_flow import gradient_reach, total_norm
+from rnnjax.keys import Purpose, purpose_key
 from rnnjax.tasks import decode, encode, ngram_bits_per_character, text_data
 from rnnjax.training import BLAME, Train
 
@@ -114,7 +115,7 @@ def read_and_write(config: Config, train: Train, params: Any) -> tuple[dict[str,
     bits = jax.jit(lambda p: language.bits_per_character(train.model(p), jnp.asarray(data.test)))(params)
     prompt = jnp.asarray(encode(PROMPT, data.vocabulary))
     written = jax.jit(lambda p, key: language.generate(train.model(p), prompt, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE))(
-        params, jax.random.key(config.seed)
+        params, purpose_key(Purpose.WRITING, config.seed)
     )
     score = {
         "test_bits_per_character": float(bits),

@@ -7,7 +7,7 @@ import math
 
 from rnnjax.cells import CELLS
 from rnnjax.diagnostics.forward_mode import gradient_of
-from rnnjax.tasks import TASKS
+from rnnjax.tasks import TASKS, check_causal
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "exponential")
@@ -60,7 +60,7 @@ class Config:
     batch_size: int = _field(32, "B, sequences a step")
     steps: int = _field(5000, "training steps, rounded up to a multiple of eval_every")
     eval_every: int = _field(250, "steps between evaluations, compiled as one scan")
-    eval_batch: int = _field(512, "fresh sequences an evaluation, the same each time")
+    eval_batch: int = _field(512, "validation sequences an evaluation, the same each time")
     gradient_flow: bool = _field(True, "record |dL/dh_t| for every t while training")
     seed: int = _field(0, "of data, initial weights and dropout [traced]")
 
@@ -114,7 +114,8 @@ def check(config: Config) -> None:
     changed = [name for name in PENALTIES if getattr(config, name)] + ["gradient"] * (config.gradient != "bptt")
     if config.bidirectional and changed:
         raise ValueError(f"{changed[0]}={getattr(config, changed[0])!r} reads forwards; allowed: bidirectional=False")
-    make_task(config)  # a task knows what lengths it can have
+    task = make_task(config)  # a task knows what lengths it can have
+    check_causal(task, config.task, bidirectional=config.bidirectional)
     make_cell(config)  # and a cell which options
 
 

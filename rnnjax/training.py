@@ -14,7 +14,9 @@ from jax.sharding import PartitionSpec as P
 from rnnjax.config import Config, make_cell, make_task
 from rnnjax.diagnostics import penalties
 from rnnjax.diagnostics.gradient_flow import rms_over_batch
+from rnnjax.keys import Purpose, purpose_key
 from rnnjax.modules import SequenceModel
+from rnnjax.tasks import check_causal
 from rnnjax.types import Array, Batch, Task
 
 Hyperparameters = dict[str, Array]  # the traced settings by name: lr, clip, weight_decay, and gain, forget_bias if set
@@ -58,8 +60,11 @@ def make_train(config: Config, shards: int = 1) -> Train:
     Args:
       config: a checked `Config`.
       shards: how many devices split each batch, gradients averaged; it divides the batch size. See `sharded`.
+
+    Raises ValueError for a model that would see the task's answers, see `Task.causal`.
     """
     task = make_task(config)
+    check_causal(task, config.task, bidirectional=config.bidirectional)
     axis_name = "batch" if shards > 1 else None
     graphdef, _, rest = nnx.split(_abstract_model(config, task), nnx.Param, ...)
     batch_size = config.batch_size // shards
@@ -142,16 +147,23 @@ def make_train(config: Config, shards: int = 1) -> Train:
         return state, record | {"step": state.step, "diverged": state.diverged, "blame": state.blame}
 
     def evaluate(params):
-        size = min(config.eval_batch, EVALUATION_CHUNK)
         model = merge(params)
 
-        def one(key):
+        def mean(key, size):
             batch = task.sample(key, size, "validation")
             outputs = model(batch.inputs, lengths=batch.lengths)
             return {"loss": task.loss(outputs, batch)} | task.metrics(outputs, batch)
 
-        keys = jax.random.split(jax.random.key(0), -(-config.eval_batch // size))
-        return {f"eval_{name}": jnp.mean(value) for name, value in jax.lax.map(one, keys).items()}
+        whole, rest = divmod(config.eval_batch, EVALUATION_CHUNK)
+        keys = jax.random.split(purpose_key(Purpose.EVALUATION), whole + 1)
+        parts = []  # (how many sequences, their means)
+        if whole:
+            means = jax.lax.map(lambda key: mean(key, EVALUATION_CHUNK), keys[:whole])
+            parts.append((whole * EVALUATION_CHUNK, jax.tree.map(jnp.mean, means)))
+        if rest:
+            parts.append((rest, mean(keys[whole], rest)))
+        names = parts[0][1]
+        return {f"eval_{n}": sum(count * part[n] for count, part in parts) / config.eval_batch for n in names}
 
     def run(key, hyperparameters):
         state = init(key, hyperparameters)

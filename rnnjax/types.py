@@ -78,8 +78,8 @@ class Task(NamedTuple):
     """A task as pure functions: data is drawn on the device from a key, so there is nothing to load or checkpoint."""
 
     sample: Callable[..., Batch]  # (key, batch_size, split="train") -> Batch; split: train, validation or test
-    loss: Callable[[Array, Batch], Array]  # (outputs, batch) -> scalar, the mean over the batch
-    metrics: Callable[[Array, Batch], dict[str, Array]]  # (outputs, batch) -> scalars by name; `score` names one
+    loss: Callable[[Array, Batch], Array]  # (outputs, batch) -> scalar, the mean over sequences, each weighing the same
+    metrics: Callable[[Array, Batch], dict[str, Array]]  # (outputs, batch) -> such means by name; `score` names one
     input_size: int  # D, or the vocabulary where `tokens`
     output_size: int  # O
     tokens: bool  # inputs are integers, to be embedded
@@ -88,3 +88,6 @@ class Task(NamedTuple):
     baseline: float  # that metric for the best predictor without memory
     solved: float  # the task counts as solved at or below (above, if `higher_is_better`) this score
     higher_is_better: bool = False
+    # Whether targets lie in inputs that come later, as in predicting the next character: then an output may see nothing
+    # after its own step (`tasks.check_causal`). None, not said: taken for True where every step is read.
+    causal: bool | None = None

@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 TOWERS = (
     (
         ("types",),
+        ("keys",),
         ("initializers",),
         ("tasks", "cells"),
         ("deferred",),

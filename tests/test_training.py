@@ -10,9 +10,12 @@ import numpy as np
 import optax
 import pytest
 
+from rnnjax import training
 from rnnjax.cells import CELLS, gated
 from rnnjax.config import Config, check, hyperparameters
 from rnnjax.diagnostics.gradient_flow import gradient_flow, gradient_reach, state_sensitivity, total_norm
+from rnnjax.keys import Purpose, purpose_key
+from rnnjax.tasks import TASKS, adding
 from rnnjax.training import make_optimizer, make_train
 from rnnjax.types import Cell
 from rnnjax.unroll import make_taps, unroll
@@ -260,3 +263,45 @@ def test_gradient_reach_counts_steps_back():
     assert gradient_reach(jnp.ones(20)) == 20
     assert gradient_reach(jnp.asarray(np.append(profile, 0.0))) == 7  # the last step with a gradient counts
     np.testing.assert_allclose(total_norm((jnp.array([3.0]), jnp.array([4.0]))), [5.0])
+
+
+def test_an_evaluation_is_the_mean_over_exactly_its_sequences_and_none_that_was_trained_on(monkeypatch):
+    """The task itself notes what it is asked to draw and to score."""
+    monkeypatch.setattr(training, "EVALUATION_CHUNK", 4)
+    task, drawn, scored = adding(4, min_seq_len=2), [], []
+
+    def sample(key, batch_size, split="train"):
+        jax.debug.callback(lambda k: drawn.append((split, bytes(np.asarray(k)))), jax.random.key_data(key))
+        return task.sample(key, batch_size, split)
+
+    def metrics(outputs, batch):
+        sums = batch.inputs[:, :, 0].sum(0)
+        jax.debug.callback(lambda x: scored.extend(np.asarray(x)), sums)
+        return {"mse": jnp.mean(sums)}
+
+    monkeypatch.setitem(TASKS, "watched", lambda seq_len: task._replace(sample=sample, metrics=metrics))
+    config = Config(task="watched", seq_len=4, cell="rnn", hidden_size=2, batch_size=2, steps=2, eval_every=2)
+    config = dataclasses.replace(config, eval_batch=10, gradient_flow=False, optimizer="sgd")
+    train = make_train(config)
+    root = jax.random.key(0)
+    _, record = jax.jit(train.run)(root, values(config))
+    jax.effects_barrier()
+    assert len(scored) == 10
+    np.testing.assert_allclose(record["eval_mse"][0], np.mean(scored), rtol=1e-5)
+    trained, evaluated = ({k for split, k in drawn if split == name} for name in ("train", "validation"))
+    roots = {bytes(np.asarray(jax.random.key_data(k))) for k in (root, *jax.random.split(root, 8))}
+    assert len(trained) == 2 and len(evaluated) == 3
+    assert not evaluated & (trained | roots)
+
+
+def test_no_two_purposes_share_a_key():
+    """JAX's i-th split of a key is fold_in(key, i): the roots of a run, its steps and every other draw lie apart."""
+    keys = []
+    for seed in (0, 1):
+        root = jax.random.key(seed)
+        _, run_key = jax.random.split(root)
+        keys += [root, *jax.random.split(root, 8), *(jax.random.fold_in(run_key, t) for t in range(8))]
+        keys += [purpose_key(purpose, seed) for purpose in Purpose]
+        keys += [key for purpose in Purpose for key in jax.random.split(purpose_key(purpose, seed), 4)]
+    numbers = {bytes(jax.random.key_data(key)) for key in keys}
+    assert len(numbers) == len(keys)

@@ -17,6 +17,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from rnnjax.diagnostics.jacobians import flatten
+from rnnjax.keys import Purpose, purpose_key
 from rnnjax.types import Array, Carry
 
 EPSILON = 1e-7  # keeps UORO's ratios of norms finite (Tallec & Ollivier 2018, algorithm 1)
@@ -198,4 +199,4 @@ def _pattern(cell, params, carry, x):
         )
         return jax.vmap(at.pull)(jnp.eye(h.size, dtype=h.dtype))[0] != 0
 
-    return jnp.any(lax.map(immediate, jax.random.split(jax.random.key(0), 32)), axis=0)
+    return jnp.any(lax.map(immediate, jax.random.split(purpose_key(Purpose.PROBES), 32)), axis=0)

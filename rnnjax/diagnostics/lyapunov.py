@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rnnjax.diagnostics.jacobians import flatten, push, start
+from rnnjax.keys import Purpose, purpose_key
 from rnnjax.types import Array, Carry, Cell, Params
 
 
@@ -72,7 +73,7 @@ def lyapunov_spectrum(
         growth = jnp.maximum(jnp.abs(jnp.diagonal(R)), jnp.finfo(R.dtype).tiny)
         return (carry, Q.T), jnp.log(growth)
 
-    V = jax.random.orthogonal(jax.random.key(0) if key is None else key, h.size, dtype=h.dtype)[:k]
+    V = jax.random.orthogonal(purpose_key(Purpose.PROBES) if key is None else key, h.size, dtype=h.dtype)[:k]
     lead = T % interval
     state, _ = stretch((carry, V), jax.tree.map(lambda z: z[:lead], zs))
     blocks = jax.tree.map(lambda z: z[lead:].reshape(T // interval, interval, *z.shape[1:]), zs)

@@ -12,6 +12,7 @@ from rnnjax.diagnostics.gradient_flow import gradient_flow, rms_over_batch, tota
 from rnnjax.diagnostics.jacobians import flatten
 from rnnjax.diagnostics.sensitivity import frobenius_sensitivity
 from rnnjax.diagnostics.units import Units, before_and_after, record_units
+from rnnjax.keys import Purpose, purpose_key
 from rnnjax.types import Array, Cell, Params
 from rnnjax.unroll import unroll
 
@@ -97,7 +98,7 @@ def diagnose(
         raise ValueError(f"there are taps of {len(taps)} layers, and {len(layers)} layers")
     cells = [layer.cell for layer in layers]
     arrays = [(layer.params, layer.xs) for layer in layers]
-    key = jax.random.key(0) if key is None else key
+    key = purpose_key(Purpose.PROBES) if key is None else key
 
     @jax.jit
     def collect(taps, arrays, key):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from rnnjax.tasks.adding import adding
+from rnnjax.tasks.common import check_causal
 from rnnjax.tasks.copy import copy
 from rnnjax.tasks.ngram import fit_ngram
 from rnnjax.tasks.text import TextData, decode, encode, ngram_bits_per_character, text, text_data
@@ -18,6 +19,7 @@ __all__ = [
     "TASKS",
     "TextData",
     "adding",
+    "check_causal",
     "copy",
     "decode",
     "encode",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rnnjax.types import Array
+from rnnjax.types import Array, Task
 
 
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> ValueError:
@@ -16,6 +16,19 @@ def unknown(kind: str, name: object, allowed: Iterable[str]) -> ValueError:
     near = difflib.get_close_matches(str(name), allowed, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return ValueError(f"unknown {kind} {name!r}; {hint}allowed: {', '.join(allowed)}")
+
+
+def check_causal(task: Task, name: str, *, bidirectional: bool) -> None:
+    """Raises ValueError where a model that reads ahead would be shown the task's answers, see `Task.causal`."""
+    causal = task.readout == "every" if task.causal is None else task.causal
+    if causal and task.readout != "every":
+        raise ValueError(
+            f"task {name!r}: its targets lie in its own later inputs, and readout {task.readout!r} sees them all; "
+            f"allowed: 'every'"
+        )
+    if causal and bidirectional:
+        said = "its targets lie" if task.causal else "it does not say causal=False, so its targets may lie"
+        raise ValueError(f"bidirectional=True reads ahead, and of task {name!r} {said} in later inputs; allowed: False")
 
 
 def check_integer(task: str, name: str, value: object, lowest: int, highest: int | None = None) -> None:

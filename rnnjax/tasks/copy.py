@@ -104,4 +104,5 @@ def copy(
         score="cross_entropy",
         baseline=baseline,
         solved=SOLVED * baseline,
+        causal=False,  # the word is due long after it was read
     )

@@ -84,6 +84,7 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
         score="bits_per_character",
         baseline=unigram,
         solved=five_gram,
+        causal=True,
     )
 
 
