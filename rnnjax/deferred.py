@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from rnnjax.cells.check import as_carry
 from rnnjax.cells.gated import split
 from rnnjax.types import Array, Carry, Cell, Gates, Params
 
@@ -86,8 +87,7 @@ def _forward(gates: Gates, hoisted, params, carry, inputs, mask, taps):
         s, v = linear(gates.state(carry), x)
         a = {name: gates.activations[name](s[name]) for name in gates.activations}
         a = lax.optimization_barrier(a)  # else XLA computes each activation again for every result that needs it
-        new = gates.update(params, carry, **a)
-        new = jax.tree.map(lambda n, old: n.astype(old.dtype), new, carry)
+        new = as_carry(gates.update(params, carry, **a), carry)
         if tap is not None:
             new = jax.tree.map(lambda n, t: n + t.astype(n.dtype), new, tap)
         if mask is not None:
@@ -154,7 +154,7 @@ def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
             return {n: kept[n] if f in SLOPE_FROM_VALUE else f(kept[n]) for n, f in gates.activations.items()}
 
         _, pullback = jax.vjp(
-            lambda v, c, k: jax.tree.map(lambda n, old: n.astype(old.dtype), gates.update(v, c, **values(k)), carry),
+            lambda v, c, k: as_carry(gates.update(v, c, **values(k)), carry),
             vectors,
             carry,
             kept,

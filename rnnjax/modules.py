@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn.recurrent import flip_sequences
 
+from rnnjax.cells.check import check_cell
 from rnnjax.diagnostics.forward_mode import gradient_of
 from rnnjax.types import Array, Carry, Cell, Params
 from rnnjax.unroll import clean_lengths, last_valid, make_probe, make_taps, unroll
@@ -363,6 +364,7 @@ class RNN(nnx.Module):
         gradient: str = "bptt",
         rngs: nnx.Rngs,
     ):
+        check_cell(cell, in_features)
         self.params = nnx.Dict(
             {name: nnx.Param(value) for name, value in cell.init(rngs.params(), in_features).items()}
         )

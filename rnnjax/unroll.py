@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rnnjax.cells.check import as_carry
 from rnnjax.deferred import deferred_scan
 from rnnjax.types import Array, Carry, Cell, Params
 
@@ -37,8 +38,8 @@ def unroll(
       params: its parameters, a flat dict.
       xs: `[T, ..., D]`; whatever stands between T and D is batch, none included.
       carry: the carry before the first step; `cell.initial_carry` by default.
-      lengths: integers `[...]` from 0 to T, the valid steps of each sequence. The carry stops at a sequence's own length
-        (so a length of 0 returns the initial carry) and outputs past it are zero.
+      lengths: integers `[...]` from 0 to T, the valid steps of each sequence. The carry stops at a sequence's own
+        length (so a length of 0 returns the initial carry) and outputs past it are zero.
       reverse: run from each sequence's own last step to its first. ys keeps the order of xs.
       outputs: "every" returns y of every step `[T, ..., O]`, "last" that of each sequence's last step in running
         order `[..., O]`, without storing the others.
@@ -153,7 +154,7 @@ def _scan(cell, params, carry, xs, mask, taps, probe):
 
     def body(carry, inputs):
         z, mask, tap, probe = inputs
-        new = jax.tree.map(lambda a, old: a.astype(old.dtype), cell.step(params, carry, z), carry)
+        new = as_carry(cell.step(params, carry, z), carry)
         if tap is not None:
             new = jax.tree.map(lambda a, b: a + b.astype(a.dtype), new, tap)
         if probe is not None:

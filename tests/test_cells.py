@@ -14,6 +14,8 @@ from jax.test_util import check_grads
 
 from rnnjax import initializers
 from rnnjax.cells import CELLS, LSTMCarry, gru, gru_cho, irnn, lstm, mgu, rnn
+from rnnjax.cells.check import check_cell
+from rnnjax.types import Cell
 from rnnjax.unroll import unroll
 
 # Tiny problems spend their time in the compiler: half of it without LLVM's optimisations, which change no maths.
@@ -264,6 +266,105 @@ def test_gradients_against_finite_differences(cell, random_params):
 def test_forms_that_are_refused():
     with pytest.raises(ValueError, match=r"unknown activation 'selu'; allowed: tanh, relu, sigmoid"):
         rnn(H, activation="selu")
+
+
+# A malformed cell is refused in one line, from shapes alone.
+
+
+def test_every_cell_passes_its_check(cell):
+    check_cell(cell, D)
+
+
+def leaky(**parts):
+    """A user's cell, and what may be wrong with it."""
+    good = {
+        "init": lambda key, size: {"W": jax.random.normal(key, (size, H)), "a": jnp.zeros(H)},
+        "initial_carry": lambda shape: jnp.zeros((*shape, H)),
+        "step": lambda p, h, x: p["a"] * h + x @ p["W"],
+    }
+    return Cell(**(good | parts))
+
+
+def own_weights(**shapes):
+    """A gated cell whose init returns other weights."""
+    cell = gru(H)
+    return cell._replace(init=lambda key, size: cell.init(key, size) | {n: jnp.zeros(s) for n, s in shapes.items()})
+
+
+MATRIX_AND_CLOCK = {
+    "M": lambda shape: jnp.zeros((*shape, H, H)),
+    "clock": lambda shape: jnp.zeros(shape, int),
+}
+ODD_CARRIES = {
+    "tuple": leaky(
+        initial_carry=lambda shape: (jnp.zeros((*shape, H)), jnp.zeros((*shape, H), complex)),
+        step=lambda p, c, x: (x @ p["W"], c[1] * 1j + c[0]),
+        output=lambda p, c, z: c[0],
+    ),
+    "dict": leaky(
+        initial_carry=lambda shape: {name: make(shape) for name, make in MATRIX_AND_CLOCK.items()},
+        step=lambda p, c, x: {"M": 0.9 * c["M"] + (x @ p["W"])[..., None], "clock": c["clock"] + 1},
+        output=lambda p, c, z: c["M"][..., 0],
+    ),
+    "list": leaky(
+        initial_carry=lambda shape: [jnp.zeros((*shape, H))],
+        step=lambda p, c, x: [c[0] + x @ p["W"]],
+        output=lambda p, c, z: c[0],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD_CARRIES)
+def test_a_carry_may_be_any_pytree(name):
+    check_cell(ODD_CARRIES[name], D)
+    carry, ys = unroll(ODD_CARRIES[name], ODD_CARRIES[name].init(jax.random.key(0), D), normal(T, B, D))
+    assert ys.shape == (T, B, H)
+    if name == "dict":
+        assert carry["clock"].tolist() == [T] * B
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ((1, 2), "a cell is a tuple; allowed: a Cell"),
+        (leaky(init=lambda key, size: [jnp.zeros(H)]), "init returns a list; allowed: a flat dict of real arrays"),
+        (leaky(init=lambda key, size: {"W": {"x": jnp.zeros(H)}}), "init returns a dict for parameter 'W'; allowed"),
+        (leaky(init=lambda key, size: {"W": jnp.zeros(H, int)}), "init returns int32 for parameter 'W'; allowed"),
+        (leaky(init=lambda key, size: {"W": jnp.zeros(H, complex)}), "init returns complex64 for parameter 'W'"),
+        (leaky(init=lambda key: {}), "init raises TypeError: .*positional argument"),
+        (leaky(initial_carry=lambda shape: jnp.zeros(H)), r"initial_carry of batch shape \(11,\) returns a part of"),
+        (leaky(initial_carry=lambda shape: None), "initial_carry returns None, without an array"),
+        (leaky(initial_carry=lambda s: jnp.zeros((*s, H), int)), "step returns a carry whose part is float32; allowed"),
+        (leaky(step=lambda p, h, x: (h, x)), r"step returns a carry of structure \(\*, \*\); allowed: \*, that of"),
+        (leaky(step=lambda p, h, x: h[..., 1:]), r"step returns a carry whose part has shape \(3,\); allowed: \(4,\)"),
+        (leaky(step=lambda p, h, x: h + 1j), "step returns a carry whose part is complex64; allowed: float32"),
+        (leaky(step=lambda p, h, x: h @ p["W"]), "step raises TypeError: dot_general"),
+        (leaky(project=lambda p, x: p["V"]), "project raises KeyError: 'V'"),
+        (leaky(project=lambda p, x: p["W"].T @ x, step=lambda p, h, z: h + z), "project raises TypeError: dot_general"),
+        (leaky(output=lambda p, h, z: (h, h)), r"output returns a tuple; allowed: one array \[\.\.\., O\]"),
+        (leaky(output=lambda p, h, z: h.sum(-1)), r"output of batch shape \(\) returns shape \(\); allowed: \(\) and"),
+        (leaky(output=lambda p, h, z: h + 1j), "output is complex64; allowed: a real floating dtype"),
+        (own_weights(W_h=(H, H)), r"init returns 'W_h' of shape \(4, 4\); allowed: \(4, 12\) in a gated cell"),
+        (own_weights(b=(H,)), r"init returns 'b' of shape \(4,\); allowed: \(12,\)"),
+        (own_weights(W_x=(D, H)), r"init returns 'W_x' of shape \(3, 4\); allowed: \(3, 12\)"),
+    ],
+)  # fmt: skip
+def test_a_malformed_cell_is_refused_in_one_line(cell, message):
+    with pytest.raises((TypeError, ValueError), match=message) as refused:
+        check_cell(cell, D)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("make", [gru, gru_cho])
+def test_the_engine_says_what_a_step_returned(make):
+    cell = make(H)
+    params = cell.init(jax.random.key(0), D)
+    if cell.gates is None:
+        cell = cell._replace(step=lambda p, h, z: h[..., None])
+    else:
+        cell = cell._replace(gates=cell.gates._replace(update=lambda p, h, **gates: h[..., None]))
+    with pytest.raises(ValueError, match=r"step returns a carry whose part has shape \(3, 4, 1\); allowed: \(3, 4\)"):
+        unroll(cell, params, normal(T, B, D))
 
 
 # Initial values.

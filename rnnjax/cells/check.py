@@ -1,0 +1,147 @@
+"""Whether a cell keeps what a Cell promises, found from shapes alone before anything is computed with it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.types import Array, Carry, Cell, Params
+
+B, T = 11, 13  # sizes that hardly any cell has by itself, so that no shape fits by chance
+
+
+def check_cell(cell: Cell, input_size: int) -> None:
+    """Refuses a cell that breaks a promise of `types.Cell`, in one line that names the part.
+
+    Nothing is computed: each function is run on shapes, for one sequence and for a batch, as the engine will run it.
+
+    Raises TypeError or ValueError if `cell` is no Cell; if one of its functions raises; if `init` does not return a
+    flat dict of real arrays, with the shapes that a gated cell's weights have; if a part of the carry does not begin
+    with the batch shape, or comes out of `step` with another structure, shape or kind of number; if `output` is not
+    one real array `[..., O]`.
+    """
+    if not isinstance(cell, Cell):
+        raise TypeError(f"a cell is {_article(cell)}; allowed: a Cell, see rnnjax.types")
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = _shapes("init", lambda key: cell.init(key, input_size), key)
+    _check_params(params)
+    for batch_shape in ((), (B,)):
+        carry = _shapes("initial_carry", lambda batch_shape=batch_shape: cell.initial_carry(batch_shape))
+        _check_carry(carry, batch_shape)
+        if cell.gates is not None:
+            _check_weights(cell, params, carry, input_size)
+        dtype = jnp.result_type(*params.values(), jnp.bfloat16) if params else jnp.float32
+        x = jax.ShapeDtypeStruct((*batch_shape, input_size), dtype)
+        z = _shapes("project", cell.project, params, x)
+        new = _shapes("step", cell.step, params, carry, z)
+        _shapes("step", as_carry, new, carry)
+        _check_output(_shapes("output", cell.output, params, carry, z), batch_shape)
+    over_time = [jax.tree.map(lambda a: jax.ShapeDtypeStruct((T, *a.shape), a.dtype), tree) for tree in (x, carry)]
+    zs = _shapes("project", cell.project, params, over_time[0])  # of all steps at once, and so is `output`
+    _check_leading("project", "of T steps", zs, (T, B))
+    _check_output(_shapes("output", cell.output, params, over_time[1], zs), (T, B))
+
+
+def as_carry(new: Carry, carry: Carry, part: str = "step") -> Carry:
+    """What a step returned, in the dtypes of the carry that it was given, as a loop needs it.
+
+    Raises TypeError or ValueError where structure or shape differ, or where the cast would lose more than precision: an
+    imaginary part, or a fraction.
+    """
+    expected, found = jax.tree.structure(carry), jax.tree.structure(new)
+    if expected != found:
+        found, expected = (str(tree).removeprefix("PyTreeDef(").removesuffix(")") for tree in (found, expected))
+        raise TypeError(f"{part} returns a carry of structure {found}; allowed: {expected}, that of initial_carry")
+
+    def cast(path, a, old):
+        name = f"{part} returns a carry whose part{path_name(path)}"
+        if a.shape != old.shape:
+            raise ValueError(f"{name} has shape {a.shape}; allowed: {old.shape}, that of the carry it was given")
+        if not fits(a.dtype, old.dtype):
+            raise TypeError(f"{name} is {a.dtype}; allowed: {old.dtype}, that of initial_carry")
+        return a.astype(old.dtype)
+
+    return jax.tree.map_with_path(cast, new, carry)
+
+
+def fits(dtype, into) -> bool:
+    """Whether numbers of `dtype` are numbers of the kind of `into`: integers are real, real ones complex."""
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+
+    def rank(dtype):
+        return next((i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind)), None)
+
+    return dtype == into or (None not in (rank(dtype), rank(into)) and rank(dtype) <= rank(into))
+
+
+def path_name(path) -> str:
+    """A leaf's place in a tree, after a space; nothing where the tree is one leaf."""
+    return f" {jax.tree_util.keystr(path)}" if path else ""
+
+
+def _shapes(part: str, function: Callable, *args) -> Any:
+    try:
+        return jax.eval_shape(function, *args)
+    except Exception as error:
+        if function is as_carry:
+            raise
+        first = (str(error).strip() or "no message").splitlines()[0]
+        raise ValueError(f"{part} raises {type(error).__name__}: {first}") from error
+
+
+def _check_params(params: Params):
+    if not isinstance(params, dict):
+        raise TypeError(f"init returns {_article(params)}; allowed: a flat dict of real arrays")
+    for name, value in params.items():
+        if not isinstance(value, jax.ShapeDtypeStruct):
+            raise TypeError(f"init returns {_article(value)} for parameter {name!r}; allowed: a real array")
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(f"init returns {value.dtype} for parameter {name!r}; allowed: a real floating dtype")
+
+
+def _check_carry(carry: Carry, batch_shape: tuple[int, ...]):
+    if not jax.tree.leaves(carry):
+        raise ValueError(f"initial_carry returns {carry!r}, without an array; allowed: any pytree of arrays")
+    _check_leading("initial_carry", f"of batch shape {batch_shape}", carry, batch_shape)
+
+
+def _check_leading(part: str, of: str, tree, leading: tuple[int, ...]):
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if leaf.shape[: len(leading)] != leading:
+            found = f"{part} {of} returns a part{path_name(path)} of shape {leaf.shape}"
+            raise ValueError(f"{found}; allowed: {leading} and then features")
+
+
+def _check_weights(cell: Cell, params: Params, carry: Carry, D: int):
+    gates = cell.gates
+    H = _shapes("gates.state", gates.state, carry).shape[-1]
+    alone = [name for name in gates.of_state if name not in gates.of_input]
+    expected = {
+        "W_x": (D, len(gates.of_input) * H),
+        "W_h": (H, len(gates.of_state) * H),
+        "b": (len(gates.of_input) * H,),
+    }
+    if alone:
+        expected["b_h"] = (len(alone) * H,)
+    for name, shape in expected.items():
+        if name not in params:
+            raise ValueError(f"init returns no parameter {name!r}, which a gated cell needs, of shape {shape}")
+        if params[name].shape != shape:
+            raise ValueError(f"init returns {name!r} of shape {params[name].shape}; allowed: {shape} in a gated cell")
+
+
+def _check_output(y: Array, batch_shape: tuple[int, ...]):
+    if not isinstance(y, jax.ShapeDtypeStruct):
+        raise TypeError(f"output returns {_article(y)}; allowed: one array [..., O]")
+    if y.ndim != len(batch_shape) + 1 or y.shape[:-1] != batch_shape:
+        raise ValueError(
+            f"output of batch shape {batch_shape} returns shape {y.shape}; allowed: {batch_shape} and then O"
+        )
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        raise TypeError(f"output is {y.dtype}; allowed: a real floating dtype")
+
+
+def _article(value) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
