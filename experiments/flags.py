@@ -42,15 +42,16 @@ def load_config(flag_values: flags.FlagValues = flags.FLAGS) -> configs.Config:
     return checked(dataclasses.replace(config, **given))
 
 
-def parse_setting(name: str, text: str):
-    """The value that `text` means for the setting `name`, as `--config.NAME=TEXT` does. Raises BadSetting."""
+def parse_setting(name: str, text: str, flag: str | None = None):
+    """The value that `text` means for the setting `name`, as `--config.NAME=TEXT` does; BadSetting names the `flag`."""
     if name not in FIELDS:
         raise BadSetting(_unknown_setting(name))
     for kind in _types_of(name):
         parsed, value = _parse(kind, text)
         if parsed:
             return value
-    raise BadSetting(f"--config.{name}={text}: allowed: {_allowed(name)}")
+    shown = f"--config.{name}={text}" if flag is None else f"{flag}: {name}={text!r}"
+    raise BadSetting(f"{shown}: allowed: {_allowed(name)}")
 
 
 def checked(config: configs.Config) -> configs.Config:

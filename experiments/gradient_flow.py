@@ -23,6 +23,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from experiments import outputs
 from experiments.flags import BadSetting, checked, main_with_errors
 from experiments.report import best_settings, find_runs, summarise
 from rnnjax import plotting, runs
@@ -56,14 +57,15 @@ def compare(
     for cell in cells or trained:
         found = trained.get(cell, [])
         own = found[0][0] if found else dataclasses.replace(config, cell=cell)
-        initial, after = make_profile(own)
-        compared.append(
-            Compared(
-                cell,
-                np.stack([initial(seed) for seed in range(seeds)]),
-                np.stack([after(c.seed, path) for c, path in found]) if found else None,
+        with jax.enable_x64(own.dtype == "float64"):
+            initial, after = make_profile(own)
+            compared.append(
+                Compared(
+                    cell,
+                    np.stack([initial(seed) for seed in range(seeds)]),
+                    np.stack([after(c.seed, path) for c, path in found]) if found else None,
+                )
             )
-        )
     return compared
 
 
@@ -178,8 +180,7 @@ def main(_) -> int:
             check(dataclasses.replace(config, cell=cell))
     except ValueError as error:
         raise BadSetting(str(error)) from error
-    if any(c.dtype == "float64" for group in trained.values() for c, _ in group):
-        jax.config.update("jax_enable_x64", True)
+    outputs.prepare_devices(config)
     compared = compare(cells or list(trained) or DEFAULT_CELLS, config, SEEDS.value, trained)
     out.mkdir(parents=True, exist_ok=True)
     plotting.gradient_profiles({c.cell: (c.initial, c.trained) for c in compared}, out / "gradient_flow.png")

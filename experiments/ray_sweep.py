@@ -1,4 +1,4 @@
-"""A sweep on a Ray cluster, or on a Ray of this machine's own: `pip install rnnjax[ray]`."""
+"""A sweep on a Ray cluster, or on a Ray of this machine's own: `pip install ray`."""
 
 import os
 import time
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from experiments import outputs
 from experiments.lanes import Options, is_done, run_sweep
 from rnnjax import runs, sweep
 from rnnjax.config import Config
@@ -53,6 +54,7 @@ def run_on_ray(trials: Sequence[Config], workdir: str | Path, stop, options: Opt
 
 def run_share(trials: list[Config], workdir: str, options: Options) -> bool:
     """A task: `run_sweep` of a share, on this worker's devices."""
+    outputs.set_numerics(Config())
     jax.config.update("jax_num_cpu_devices", 1)
     with runs.stop_signals() as stop:
         while True:

@@ -38,7 +38,9 @@ def main(_) -> int:
     trials = parse_trials(config, GRID.value, SAMPLE.value, TRIALS.value)
     if not WORKDIR.value and not DRY_RUN.value:
         raise BadSetting("--workdir is missing; allowed: a directory for the sweep, such as --workdir=runs/s1")
-    outputs.prepare_devices(dataclasses.replace(config, dtype="float32"))  # each bucket decides on float64 for itself
+    shared = COORDINATOR.value is not None or EXECUTOR.value == "ray"  # both start JAX's devices in their own way
+    # Each bucket decides on float64 for itself.
+    outputs.prepare_devices(dataclasses.replace(config, dtype="float32"), start=not shared)
     options = Options(SAVE_SECONDS.value, LANES.value, WIDTH.value, None, (PROCESS.value, PROCESSES.value))
     options = options._replace(stop_solved=STOP_SOLVED.value, stop_hopeless=STOP_HOPELESS.value)
     if DRY_RUN.value:
@@ -63,7 +65,7 @@ def main(_) -> int:
 def on_ray(trials: list[Config], options: Options) -> int:
     """Runs the sweep with experiments/ray_sweep.py; returns the exit code. Raises BadSetting if Ray is not there."""
     if importlib.util.find_spec("ray") is None:
-        raise BadSetting("--executor=ray: allowed where Ray is installed: pip install 'rnnjax[ray]'")
+        raise BadSetting("--executor=ray: allowed where Ray is installed: pip install ray")
     from experiments.ray_sweep import run_on_ray
 
     with runs.stop_signals() as stop:

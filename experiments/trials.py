@@ -27,7 +27,8 @@ def parse_trials(config: Config, grid: Sequence[str], sample: Sequence[str] = ()
     try:
         trials = [trial for draw in draws for trial in sweep.grid(draw, axes)]
     except (ValueError, TypeError, OSError) as error:
-        raise BadSetting(f"{' '.join(f'--grid={text}' for text in grid)}: {error}") from error
+        given = [*(f"--grid={text}" for text in grid), *(f"--sample={text}" for text in sample)]
+        raise BadSetting(": ".join(filter(None, [" ".join(given), str(error)]))) from error
     return list(dict.fromkeys(checked(trial) for trial in trials))
 
 
@@ -55,5 +56,5 @@ def parse_axis(text: str) -> tuple[str, list]:
         raise BadSetting(f"--grid={text}: allowed: NAME=VALUE,VALUE,... or NAME=START:STOP")
     start, colon, stop = values.partition(":")
     if colon and start.lstrip("-").isdigit() and stop.lstrip("-").isdigit() and int(start) < int(stop):
-        return name, [parse_setting(name, str(value)) for value in range(int(start), int(stop))]
-    return name, [parse_setting(name, value) for value in values.split(",")]
+        values = ",".join(map(str, range(int(start), int(stop))))
+    return name, [parse_setting(name, value, f"--grid={text}") for value in values.split(",")]

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import inspect
-import math
 
 from rnnjax.cells import CELLS
 from rnnjax.diagnostics.forward_mode import gradient_of
@@ -69,6 +68,22 @@ class Config:
     segments: int = _field(1, "pieces of time that are run again in the backward pass, to save memory")
 
 
+DEFAULTS = Config()
+COUNTS = ("seq_len", "hidden_size", "num_layers", "batch_size", "steps", "eval_every", "eval_batch", "segments")
+TINY, HUGE, IN_FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127, "as float32 holds them (1.2e-38 to 3.4e38)"
+
+_ONLINE = lambda gradient: gradient in ("rtrl", "snap1", "uoro")  # noqa: E731
+IDLE = (  # a setting, the other one that makes it idle, at which of that one's values, and what that one must be
+    ("momentum", "optimizer", lambda v: v not in ("momentum", "rmsprop"), "momentum or rmsprop"),
+    ("final_lr", "schedule", lambda v: v == "constant", "cosine or exponential"),
+    ("forget_bias", "chrono", lambda v: v, "False"),
+    ("dropout", "num_layers", lambda v: v == 1, "2 or more"),
+    ("method", "gradient", _ONLINE, "bptt or tbptt:K"),
+    ("segments", "gradient", _ONLINE, "bptt or tbptt:K"),
+    ("cotangent_clip", "gradient", _ONLINE, "bptt or tbptt:K"),
+)
+"""Refused once changed from its default, as a sweep over it would run equal trials."""
+
 TRACED = ("seed", "lr", "weight_decay", "clip", "gain", "forget_bias")
 """Fields that one compiled program can vary from lane to lane; all others are part of the program."""
 
@@ -81,42 +96,43 @@ def check(config: Config) -> None:
     _one_of("schedule", config.schedule, SCHEDULES)
     _one_of("dtype", config.dtype, DTYPES)
     _one_of("method", config.method, METHODS)
-    for name in (
-        "seq_len",
-        "hidden_size",
-        "num_layers",
-        "batch_size",
-        "steps",
-        "eval_every",
-        "eval_batch",
-        "segments",
-    ):
-        _require(config, name, lambda v: v >= 1, "1 or more")
+    for name in COUNTS:
+        _require(config, name, lambda v: 1 <= v < 2**31, "1 or more, below 2^31")
     for name in ("lr", "final_lr"):
-        _require(config, name, lambda v: 0 < v < math.inf, "a finite number above 0")
+        _require(config, name, lambda v: TINY <= v <= HUGE, f"a finite number above 0, {IN_FLOAT32}")
     for name in ("weight_decay", "clip", "cotangent_clip", *PENALTIES):
-        _require(config, name, lambda v: 0 <= v < math.inf, "a finite number, 0 or more")
+        _require(config, name, lambda v: v == 0 or TINY <= v <= HUGE, f"0, or a finite number above, {IN_FLOAT32}")
     for name in ("dropout", "momentum"):
         _require(config, name, lambda v: 0 <= v < 1, "in [0, 1)")
     _require(config, "seed", lambda v: 0 <= v < 2**32, "in [0, 2^32)")
     for name in ("gain", "forget_bias"):
         if getattr(config, name) is not None:
-            _require(config, name, math.isfinite, "finite")
+            _require(config, name, lambda v: abs(v) <= HUGE, f"finite, {IN_FLOAT32}")
     if config.embedding_size is not None:
-        _require(config, "embedding_size", lambda v: v >= 1, "1 or more")
+        _require(config, "embedding_size", lambda v: 1 <= v < 2**31, "1 or more, below 2^31")
     if config.min_seq_len is not None:
         _require(config, "min_seq_len", lambda v: 1 <= v <= config.seq_len, f"in [1, seq_len={config.seq_len}]")
-    if config.dropout and config.num_layers == 1:
-        raise ValueError(
-            "dropout acts between layers and num_layers is 1; allowed: dropout=0 or num_layers of 2 or more"
-        )
     gradient_of(config.gradient)
     changed = [name for name in PENALTIES if getattr(config, name)] + ["gradient"] * (config.gradient != "bptt")
     if config.bidirectional and changed:
         raise ValueError(f"{changed[0]}={getattr(config, changed[0])!r} reads forwards; allowed: bidirectional=False")
+    for setting, other, idle, allowed in IDLE:
+        if getattr(config, setting) != getattr(DEFAULTS, setting) and idle(getattr(config, other)):
+            raise ValueError(
+                f"{setting}={getattr(config, setting)!r} changes nothing with {other}={getattr(config, other)!r}; "
+                f"allowed: {other}={allowed}, or no {setting}"
+            )
     task = make_task(config)  # a task knows what lengths it can have
     check_causal(task, config.task, bidirectional=config.bidirectional)
-    make_cell(config)  # and a cell which options
+    cell = make_cell(config)  # and a cell which options
+    if config.method == "deferred" and (cell.gates is None or config.cotangent_clip):
+        why = f"cell {config.cell!r} has no gates" if cell.gates is None else "cotangent_clip changes each step"
+        raise ValueError(f"method='deferred' is not for this run, as {why}; allowed: auto, scan")
+    width = config.embedding_size or (config.hidden_size if task.tokens else task.input_size)
+    if config.residual and config.num_layers == 1 and width != config.hidden_size * (1 + config.bidirectional):
+        raise ValueError(
+            f"residual=True changes nothing with num_layers=1 and inputs {width} wide; allowed: num_layers of 2 or more"
+        )
 
 
 def make_task(config: Config):
@@ -149,9 +165,10 @@ def hyperparameters(config: Config) -> dict[str, float]:
 
 
 def nearest(name: str, names) -> str:
-    """`; did you mean 'lstm'?` where a name is close to `name`, else nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """`; did you mean 'lstm'?` where a name is close to `name` but for its case, else nothing."""
+    lower = {other.lower(): other for other in names}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    return f"; did you mean {lower[close[0]]!r}?" if close else ""
 
 
 def _call(table, name, args, options):
@@ -166,7 +183,8 @@ def _call(table, name, args, options):
 
 def _one_of(name, value, allowed):
     if value not in allowed:
-        raise ValueError(f"unknown {name} {value!r}{nearest(str(value), allowed)} allowed: {', '.join(allowed)}")
+        hint = nearest(str(value), allowed) or ";"
+        raise ValueError(f"unknown {name} {value!r}{hint} allowed: {', '.join(allowed)}")
 
 
 def _require(config, name, test, allowed):

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -72,11 +73,11 @@ def sample(config: Config, ranges: dict[str, tuple[str, float, float]], count: i
         are rounded.
       seed: of the draw, apart from the seeds of the trials.
     """
-    columns = {}
+    columns, kinds = {}, typing.get_type_hints(Config)
     for name, (scale, low, high) in ranges.items():
         u = np.random.default_rng([seed, *name.encode()]).random(count)
         values = low * (high / low) ** u if scale == "log" else low + (high - low) * u
-        whole = isinstance(getattr(Config(), name), int)
+        whole = int in {kinds[name], *typing.get_args(kinds[name])}
         columns[name] = [round(v) if whole else float(v) for v in values]
     return [dataclasses.replace(config, **{name: column[n] for name, column in columns.items()}) for n in range(count)]
 

@@ -61,8 +61,10 @@ def make_train(config: Config, shards: int = 1) -> Train:
       config: a checked `Config`.
       shards: how many devices split each batch, gradients averaged; it divides the batch size. See `sharded`.
 
-    Raises ValueError for a model that would see the task's answers, see `Task.causal`.
+    Raises ValueError where JAX's float64 mode is not that of `config.dtype`, and for a model that would see the task's
+    answers, see `Task.causal`.
     """
+    _check_precision(config)
     task = make_task(config)
     check_causal(task, config.task, bidirectional=config.bidirectional)
     axis_name = "batch" if shards > 1 else None
@@ -264,6 +266,14 @@ def _model(config: Config, task: Task, key: Array, hyperparameters: Hyperparamet
         gradient=config.gradient,
         rngs=nnx.Rngs(key),
     )
+
+
+def _check_precision(config: Config) -> None:
+    """With float64 possible, JAX makes float64 of whatever names no dtype, and without it float32 of all."""
+    wanted = config.dtype == "float64"
+    if jax.config.jax_enable_x64 != wanted:
+        allowed = f"inside jax.enable_x64({wanted})"
+        raise ValueError(f"dtype={config.dtype!r} needs jax_enable_x64={wanted}; allowed: {allowed}")
 
 
 def _abstract_model(config: Config, task: Task):

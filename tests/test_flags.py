@@ -1,21 +1,26 @@
 """A bad flag, setting or config file is one line that says what is allowed, exit code 2, and nothing written."""
 
 import dataclasses
+import json
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from absl import flags
 
 from rnnjax import runs
-from rnnjax.config import Config
+from rnnjax.config import Config, check
+from rnnjax.training import make_train
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from experiments import flags as settings  # noqa: E402
+from experiments import outputs  # noqa: E402
 
 FILES = {
     "good.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(lr=1, seq_len=20)\n",
@@ -41,6 +46,21 @@ BAD = {
     "--config.seed=none": "--config.seed=none: allowed: an integer",
     "--config.residual=maybe": "--config.residual=maybe: allowed: true or false",
     "--config.cell=lsmt": "unknown config.cell 'lsmt'; did you mean 'lstm'?",
+    "--config.cell=LSTM": "unknown config.cell 'LSTM'; did you mean 'lstm'? allowed: rnn,",
+    "--config.cell=x": "unknown config.cell 'x'; allowed: rnn,",
+    "--config.steps=3000000000": "config.steps=3000000000; allowed: 1 or more, below 2^31",
+    "--config.clip=1e-50": "config.clip=1e-50; allowed: 0, or a finite number above, as float32 holds them",
+    "--config.lr=1e39": "config.lr=1e+39; allowed: a finite number above 0, as float32 holds them",
+    "--config.momentum=0.5": "momentum=0.5 changes nothing with optimizer='adam'; allowed: optimizer=momentum or rms",
+    "--config.final_lr=0.5": "final_lr=0.5 changes nothing with schedule='constant'; allowed: schedule=cosine or",
+    "--config.dropout=0.5": "dropout=0.5 changes nothing with num_layers=1; allowed: num_layers=2 or more",
+    "--config.residual=true": "config.residual=True changes nothing with num_layers=1 and inputs 2 wide",
+    "--config.chrono=true --config.forget_bias=2": "forget_bias=2.0 changes nothing with chrono=True; allowed: chrono=",
+    "--config.gradient=rtrl --config.segments=2": "segments=2 changes nothing with gradient='rtrl'; allowed: gradient=",
+    "--config.gradient=uoro --config.cotangent_clip=1": "cotangent_clip=1.0 changes nothing with gradient='uoro'",
+    "--config.gradient=snap1 --config.method=scan": "method='scan' changes nothing with gradient='snap1'",
+    "--config.method=deferred --config.cell=gru_cho": "method='deferred' is not for this run, as cell 'gru_cho' has no",
+    "--config.method=deferred --config.cotangent_clip=1": "not for this run, as cotangent_clip changes each step",
     "--config.cell=a\n\x1b[31m": "unknown config.cell",
     "--config.seq_len=1": "seq_len",
     "--wrkdir=x": "unknown flag --wrkdir; did you mean '--workdir'?",
@@ -82,7 +102,7 @@ def launch(arguments, main=None):
 
 @pytest.mark.parametrize("argument", BAD)
 def test_bad_flag(argument, folder, capsys):
-    (code,) = launch([argument])
+    (code,) = launch(argument.split(" "))
     out, err = capsys.readouterr()
     assert code == 2 and out == ""
     assert err.startswith("error: ") and err.count("\n") == 1 and err[:-1].isprintable()
@@ -95,13 +115,107 @@ def test_settings_override_the_file(folder):
 
 
 def test_every_kind_of_value(folder):
-    arguments = ["cell=gru", "lr=3e-4", "hidden_size=7", "residual=true", "gradient_flow=FALSE", "gain=none"]
+    arguments = ["cell=gru", "lr=3e-4", "hidden_size=7", "num_layers=2", "residual=true", "gradient_flow=FALSE"]
+    arguments += ["gain=none"]
     code, config = launch(["--config=good.py", *(f"--config.{argument}" for argument in arguments)])
-    expected = Config(seq_len=20, cell="gru", lr=3e-4, hidden_size=7, residual=True, gradient_flow=False, gain=None)
+    expected = Config(seq_len=20, cell="gru", lr=3e-4, hidden_size=7, num_layers=2, residual=True, gradient_flow=False)
     assert (code, config) == (0, expected)
     code, config = launch(["--config=good.py", "--config.gain", "2"])
     assert (code, config) == (0, Config(seq_len=20, lr=1.0, gain=2.0))
     assert type(config.gain) is float and type(config.lr) is float  # 1 in the file, 2 on the command line
+
+
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        {"momentum": 0.5, "optimizer": "rmsprop"},
+        {"final_lr": 0.5, "schedule": "exponential"},
+        {"chrono": True, "momentum": 0.9, "final_lr": 0.1},  # idle, but as they were by default
+        {"residual": True, "embedding_size": 128},
+        {"residual": True, "task": "text"},
+        {"method": "deferred", "cell": "gru"},
+        {"cotangent_clip": 1.0, "gradient": "tbptt:3"},
+    ],
+)
+def test_settings_that_act_are_taken(settings_):
+    check(Config(**settings_))
+
+
+# ---- what the environment says
+
+
+HOSTILE = {  # what changes numbers, or ends a run, when it comes from a variable that no config.json holds
+    "jax_enable_x64": True,
+    "jax_default_prng_impl": "rbg",
+    "jax_threefry_partitionable": False,
+    "jax_random_seed_offset": 3,
+    "jax_enable_custom_prng": True,
+    "jax_legacy_prng_key": "error",
+    "jax_high_dynamic_range_gumbel": True,
+    "jax_default_matmul_precision": "bfloat16",
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_softmax_custom_jvp": True,
+    "jax_disable_jit": True,
+    "jax_disable_most_optimizations": True,
+    "jax_debug_nans": True,
+}
+DRAW_AND_TRAIN = """
+import json, os, sys
+sys.path.insert(0, {root!r})
+os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+import jax
+import numpy as np
+from experiments import outputs
+from tests.test_flags import numbers_of_a_run
+from rnnjax.config import Config
+outputs.prepare_devices(Config())
+print(json.dumps([jax.device_count(), numbers_of_a_run()]))
+"""
+
+
+def numbers_of_a_run():
+    config = Config(cell="rnn", seq_len=4, hidden_size=3, batch_size=2, steps=2, eval_every=2, eval_batch=2)
+    train, values = make_train(config), {"lr": 0.1, "clip": 1.0, "weight_decay": 0.0}
+    _, record = jax.jit(train.chunk)(jax.jit(train.init)(jax.random.key(3), values), values)
+    return np.concatenate([np.ravel(value) for value in jax.tree.leaves(record)]).astype(float).tolist()
+
+
+def test_the_environment_does_not_decide_numbers_nor_devices():
+    """JAX_ENABLE_X64=1 and the like; and a process that `taskset` gave one core has one device."""
+    environment = {name.upper(): str(value) for name, value in HOSTILE.items()} | {"XLA_FLAGS": ""}
+    script = [sys.executable, "-c", DRAW_AND_TRAIN.format(root=str(ROOT))]
+    out = subprocess.run(script, env=os.environ | environment, stdout=subprocess.PIPE, check=True).stdout
+    assert json.loads(out) == [1, numbers_of_a_run()]
+
+
+def test_every_setting_of_jax_that_changes_numbers_is_set():
+    before = {name: jax.config.values[name] for name in HOSTILE}
+    try:
+        for name, value in HOSTILE.items():
+            jax.config.update(name, value)
+        outputs.set_numerics(Config())
+        assert {name: jax.config.values[name] for name in HOSTILE} == before
+        outputs.set_numerics(Config(dtype="float64"))
+        assert jax.config.jax_enable_x64
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_the_library_refuses_a_dtype_that_jax_would_not_compute_in(dtype):
+    with jax.enable_x64(dtype != "float64"), pytest.raises(ValueError, match=f"dtype='{dtype}' needs jax_enable_x64="):
+        make_train(Config(dtype=dtype))
+
+
+def test_a_platform_that_is_not_there_is_one_line(monkeypatch):
+    def none():
+        raise AssertionError
+
+    monkeypatch.setattr(jax, "devices", none)
+    with pytest.raises(settings.BadSetting, match="no such device here; allowed: cpu, or unset"):
+        outputs.device_info()
 
 
 def test_parse_setting():

@@ -140,7 +140,8 @@ def test_grid_drops_duplicates_and_buckets_what_is_static():
 def test_a_bad_grid_is_one_line(grid):
     with pytest.raises(BadSetting) as error:
         launcher.parse_trials(TINY, [grid])
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and "--config." not in str(error.value)
+    assert f"--grid={grid}" in str(error.value) or "unknown setting" in str(error.value)
 
 
 def test_dry_run_says_what_would_run_and_writes_nothing(tmp_path, capsys):
@@ -314,6 +315,12 @@ def test_samples_are_those_of_the_seed_and_lie_in_their_ranges():
     np.testing.assert_allclose(np.quantile(logs, [0.25, 0.5, 0.75]), [-4, -3, -2], atol=0.3)
     sizes = [trial.hidden_size for trial in trials]
     assert {type(size) for size in sizes} == {int} and set(sizes) == set(range(3, 10))
+    for name in ("min_seq_len", "embedding_size"):  # whole by its type, `int | None`, and not by its default
+        base = dataclasses.replace(TINY, seq_len=50)
+        drawn = [getattr(t, name) for t in launcher.parse_trials(base, [], [f"{name}=uniform:10:50"], 4)]
+        assert {type(value) for value in drawn} == {int}
+    sampled = launcher.parse_trials(TINY, [], ["gain=uniform:0.5:2"], 2)
+    assert all(type(trial.gain) is float for trial in sampled)
 
 
 @pytest.mark.parametrize(
