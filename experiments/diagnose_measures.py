@@ -25,6 +25,7 @@ from rnnjax.diagnostics.sensitivity import frobenius_sensitivity, spectral_sensi
 from rnnjax.diagnostics.triage import Diagnosis, diagnose
 from rnnjax.diagnostics.units import carry_names, record_units, summarise_units
 from rnnjax.keys import Purpose, purpose_key
+from rnnjax.norms import rms
 from rnnjax.tasks.common import cross_entropy
 
 SPECTRA_WORK = 4e9  # T n^3 at most: beyond it the spectra are those of the first steps alone
@@ -60,7 +61,7 @@ def _gradient(s: Subject) -> Section:
         directions = zip(("forward ", "backward "), layer, strict=True) if s.config.bidirectional else (("", layer),)
         for direction, parts in directions:
             for name, leaf in zip(carry_names(parts), jax.tree.leaves(parts), strict=True):
-                lines[f"layer {k} {direction}{name}"] = np.asarray(rms_over_batch(jnp.square(leaf), B))
+                lines[f"layer {k} {direction}{name}"] = np.asarray(rms_over_batch(leaf, B))
     draw = lambda **o: plots.lines_over_steps(lines, ylabel="$|dL/dh_t|$, rms over sequences", **o)  # noqa: E731
     return Section(lines, [("Gradient of the task's loss by each state", draw)])
 
@@ -159,7 +160,7 @@ def _credit(s: Subject) -> Section:
             "stands for the credit matrix."
         )
     credit = jax.device_get(jax.jit(lambda params, xs: credit_matrix(cell, params, xs, losses))(params, xs))
-    matrix = np.sqrt(np.mean(np.square(credit.matrix), axis=-1))
+    matrix = np.asarray(rms(credit.matrix, -1))
     draw = lambda **o: plots.time_by_time(matrix, label=name, rows="step $t$", columns="state of step $s$", **o)  # noqa: E731
     return Section({"by_lag": credit.by_lag}, [(caption, draw)], left_out)
 
@@ -170,7 +171,7 @@ def _paths(s: Subject) -> Section:
     cell, params, xs = s.layers[0][0], s.layers[0][1], first_inputs(s)
     loss = loss_above(s)
     flow = jax.jit(lambda params, xs: flow_by_path(cell, params, xs, loss))(params, xs)
-    profile = lambda tree: np.asarray(rms_over_batch(jnp.square(total_norm(tree)), B))  # noqa: E731
+    profile = lambda tree: np.asarray(rms_over_batch(total_norm(tree), B))  # noqa: E731
     lines = {"all paths": profile(flow.full)} | {f"{name} alone": profile(tree) for name, tree in flow.alone.items()}
     without = {f"without {name}": profile(tree) for name, tree in flow.without.items()}
     draw = lambda **o: plots.lines_over_steps(lines, ylabel="$|dL/dh_t|$, rms over sequences", **o)  # noqa: E731
@@ -235,7 +236,7 @@ def _horizon(s: Subject) -> Section:
         )
         flow = gradient_flow(lambda taps: jnp.mean(jnp.sum(signs * last(inputs, taps), axis=-1)), taps)
         first = flow.norm[0][0] if s.config.bidirectional else flow.norm[0]
-        return change, rms_over_batch(jnp.square(total_norm(first)), B)
+        return change, rms_over_batch(total_norm(first), B)
 
     change, gradient = jax.device_get(run(s.batch.inputs, s.model.make_taps(T, (B,))))
     lines = {

@@ -92,7 +92,7 @@ def make_profile(config: Config):
         if batch.lengths is not None:  # let all sequences end together, so that a step back is the same for all
             source = jnp.arange(T)[:, None] - (T - batch.lengths)
             norm = jnp.where(source >= 0, jnp.take_along_axis(norm, jnp.maximum(source, 0), axis=0), 0)
-        return rms_over_batch(jnp.square(norm), config.batch_size)
+        return rms_over_batch(norm, config.batch_size)
 
     def initial(seed):
         return np.asarray(profile(init(jax.random.key(seed)), purpose_key(Purpose.DIAGNOSIS, seed)))

@@ -80,8 +80,8 @@ def rnnjax_norms(case: Case, devices: int = 1) -> Contender:
         def loss(params, probe):
             return jnp.mean(jnp.square(apply(params, xs, probe=probe) - target))
 
-        gradient, squares = jax.grad(loss, argnums=(0, 1))(params, probe)
-        return jnp.sqrt(getattr(squares, "h", squares)) / devices, gradient
+        gradient, norms = jax.grad(loss, argnums=(0, 1))(params, probe)
+        return getattr(norms, "h", norms) / devices, gradient
 
     return _jax_contender(case, params, apply, devices=devices, value_and_gradient=norms_and_gradient)
 

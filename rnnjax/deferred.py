@@ -14,6 +14,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from rnnjax.cells.check import as_carry
 from rnnjax.cells.gated import split
+from rnnjax.norms import norm
 from rnnjax.types import Array, Carry, Cell, Gates, Params
 
 # d activation / ds in terms of the activation's own value, so that the pre-activation need not be kept.
@@ -169,7 +170,7 @@ def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
         dcarry = jax.tree.map(jnp.add, dcarry, dstate)
         if mask is not None:  # a frozen carry passes its gradient on as it is
             dcarry = jax.tree.map(lambda d, t: jnp.where(mask[..., None], d, t), dcarry, total)
-        norms = None if probe is None else jax.tree.map(lambda d: jnp.sum(jnp.square(d), -1), valid)
+        norms = None if probe is None else jax.tree.map(lambda d: norm(d, d.ndim - 1), valid)
         emitted = (
             ds_state,
             {n: ds[n] for n in input_alone},

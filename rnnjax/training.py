@@ -16,6 +16,7 @@ from rnnjax.diagnostics import penalties
 from rnnjax.diagnostics.gradient_flow import rms_over_batch
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.modules import SequenceModel
+from rnnjax.norms import rms, scaled_norm
 from rnnjax.tasks import check_causal
 from rnnjax.types import Array, Batch, Task
 
@@ -104,19 +105,23 @@ def make_train(config: Config, shards: int = 1) -> Train:
             batch = _slice_of_batch(task, batch, index * batch_size, batch_size)
             dropout_key = jax.random.fold_in(dropout_key, index)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), probe) if probed else None
-        (_, value), (gradient, squares) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+        (_, value), (gradient, norms) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
             state.params, zeros, batch, dropout_key
         )
-        flow = jax.tree.map(jnp.square, rms_over_batch(squares, batch_size))
-        if axis_name is not None:
-            value, gradient, flow = mean_over_devices((value, gradient, flow), axis_name)
-        norm = optax.tree.norm(gradient)
-        clip = hyperparameters["clip"]
+        flow = rms_over_batch(norms, batch_size)
+        if axis_name is not None:  # one all-reduce: each device's flow has a place of its own in it
+            apart = jax.tree.map(lambda f: jnp.zeros((shards, *f.shape), f.dtype).at[index].set(f), flow)
+            value, gradient, apart = mean_over_devices((value, gradient, apart), axis_name)
+            flow = jax.tree.map(lambda f: shards * rms(f, 0), apart)
+        size, scale = scaled_norm(gradient)
+        norm, clip = size * scale, hyperparameters["clip"]
         clipped = (clip > 0) & (norm > clip)
-        gradient = jax.tree.map(lambda g: jnp.where(clipped, g * (clip / norm), g).astype(g.dtype), gradient)
+        gradient = jax.tree.map(
+            lambda g: jnp.where(clipped, g * (1 / scale) * (clip / size), g).astype(g.dtype), gradient
+        )
         updates, opt_state = make_optimizer(config, hyperparameters).update(gradient, state.opt_state, state.params)
-        size = optax.tree.norm(updates)
-        blame = jnp.select([~jnp.isfinite(value), ~jnp.isfinite(norm), ~jnp.isfinite(size)], [1, 2, 3], 0)
+        finite = [jnp.isfinite(a) for a in (value, size, scaled_norm(updates)[0])]
+        blame = jnp.select([~ok for ok in finite], [1, 2, 3], 0)
         good = (blame == 0) & (state.diverged < 0)
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(good, new, old),
@@ -138,13 +143,14 @@ def make_train(config: Config, shards: int = 1) -> Train:
         def body(carry, _):
             state, total = carry
             state, record = step(state, hyperparameters)
-            return (state, jax.tree.map(jnp.add, total, record)), None
+            flow = jax.tree.map(jnp.hypot, total["flow"], record["flow"])
+            mean = jax.tree.map(lambda so_far, new: so_far + new / config.eval_every, total, record)
+            return (state, mean | {"flow": flow}), None
 
         shapes = jax.eval_shape(lambda s: step(s, hyperparameters)[1], state)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (state, total), _ = jax.lax.scan(body, (state, zeros), length=config.eval_every)
-        record = jax.tree.map(lambda leaf: leaf / config.eval_every, total)
-        record["flow"] = jax.tree.map(jnp.sqrt, record["flow"])
+        (state, record), _ = jax.lax.scan(body, (state, zeros), length=config.eval_every)
+        record["flow"] = jax.tree.map(lambda leaf: leaf / config.eval_every**0.5, record["flow"])
         record |= evaluate(state.params)
         return state, record | {"step": state.step, "diverged": state.diverged, "blame": state.blame}
 

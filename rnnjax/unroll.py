@@ -9,6 +9,7 @@ from jax import lax
 
 from rnnjax.cells.check import as_carry
 from rnnjax.deferred import deferred_scan
+from rnnjax.norms import norm
 from rnnjax.types import Array, Carry, Cell, Params
 
 METHODS = ("auto", "scan", "deferred")
@@ -45,7 +46,7 @@ def unroll(
         order `[..., O]`, without storing the others.
       taps: zeros like the carry with a leading T (see `make_taps`). Their gradient is dL/dh_t for every t.
       probe: zeros like the carry with a leading T and without features (see `make_probe`). Their "gradient" is
-        |dL/dh_t|^2, summed over features, found in the same backward pass at the price of a few numbers a step.
+        |dL/dh_t|, over features, found in the same backward pass at the price of a few numbers a step.
       segments: into how many pieces to cut time. Above 1, only the carries between pieces are kept for the backward
         pass, and each piece is run again when its turn comes (Chen et al. 2016, arXiv:1604.06174).
       method: "scan" is `jax.lax.scan` differentiated as it stands, for any cell and any transformation. "deferred"
@@ -137,7 +138,7 @@ def make_taps(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
 
 
 def make_probe(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
-    """Zeros `[T, ...]` for each part of the carry: differentiate by them to get |dL/dh_t|^2 for every t."""
+    """Zeros `[T, ...]` for each part of the carry: differentiate by them to get |dL/dh_t| for every t."""
     shapes = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
 
     def zeros(leaf):  # real, whatever the part is: a complex number has a real norm, and an integer's stays 0
@@ -177,8 +178,7 @@ def _probe_identity(h, dummy):
 
 
 def _probed_backward(dummy, dh):
-    features = tuple(range(dummy.ndim, dh.ndim))
-    return dh, jnp.sum(jnp.square(jnp.abs(dh)), axis=features).astype(dummy.dtype)
+    return dh, norm(dh, dummy.ndim).astype(dummy.dtype)
 
 
 _probe_identity.defvjp(lambda h, dummy: (h, dummy), _probed_backward)

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 TOWERS = (
     (
         ("types",),
-        ("keys",),
+        ("keys", "norms"),
         ("initializers",),
         ("tasks", "cells"),
         ("deferred",),

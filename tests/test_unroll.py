@@ -156,12 +156,12 @@ def measured(cell, params, xs, carry, dys, dlast, tapped=True, **options):
 
 
 def assert_agree(ours, expected):
-    """Equal in everything, and the probe equals the squared norms of dL/dh_t."""
+    """Equal in everything, and the probe equals the norms of dL/dh_t."""
 
-    def squared_norm(d, probe):
-        return np.sum(np.square(d), axis=tuple(range(np.ndim(probe), np.ndim(d))))
+    def norm(d, probe):
+        return np.sqrt(np.sum(np.square(d), axis=tuple(range(np.ndim(probe), np.ndim(d)))))
 
-    expected = expected | {"probe": jax.tree.map(squared_norm, expected["taps"], ours["probe"])}
+    expected = expected | {"probe": jax.tree.map(norm, expected["taps"], ours["probe"])}
     for name, value in expected.items():
         if ours[name] is not None:
             chex.assert_trees_all_close({name: ours[name]}, {name: value}, rtol=1e-9, atol=1e-9)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rnnjax.diagnostics.gradient_flow import total_norm
 from rnnjax.diagnostics.units import carry_names
 from rnnjax.types import Array, Carry, Cell, Params
 from rnnjax.unroll import make_probe, unroll
@@ -53,16 +54,16 @@ def credit_matrix(
     if values.shape != (T, *batch_shape):
         raise ValueError(f"losses returned shape {values.shape}; it must be [T, ...] = {(T, *batch_shape)}")
 
-    def row(t):  # the probe's "gradient" is |dL_t/dh_s|^2 for every s
+    def row(t):  # the probe's "gradient" is |dL_t/dh_s| for every s
         at = jnp.arange(T).reshape(T, *[1] * len(batch_shape)) == t
         return pullback(jnp.broadcast_to(at, values.shape).astype(values.dtype))[0]
 
-    squares = lax.map(row, jnp.arange(T), batch_size=min(block, T))
-    total = pullback(jnp.ones_like(values))[0]
-    matrix = jnp.sqrt(sum(jax.tree.leaves(squares)))
-    parts = dict(zip(carry_names(squares), map(jnp.sqrt, jax.tree.leaves(squares)), strict=True))
+    norms = lax.map(row, jnp.arange(T), batch_size=min(block, T))
+    total = total_norm(pullback(jnp.ones_like(values))[0])
+    matrix = total_norm(norms)
+    parts = dict(zip(carry_names(norms), jax.tree.leaves(norms), strict=True))
     direct = jnp.moveaxis(jnp.diagonal(matrix), -1, 0)
-    return Credit(matrix, parts, direct, jnp.sqrt(sum(jax.tree.leaves(total))), _by_lag(matrix))
+    return Credit(matrix, parts, direct, total, _by_lag(matrix))
 
 
 def _by_lag(matrix: Array) -> Array:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rnnjax.norms import norm, rms
 from rnnjax.types import Array
 
 
@@ -28,8 +29,7 @@ def gradient_flow(loss: Callable[[Any], Array], taps: Any, batch_ndim: int = 1) 
       batch_ndim: how many batch dimensions stand between T and the features.
     """
     value, gradient = jax.value_and_grad(loss)(taps)
-    norm = jax.tree.map(lambda g: jnp.sqrt(jnp.sum(jnp.square(g), axis=tuple(range(1 + batch_ndim, g.ndim)))), gradient)
-    return GradientFlow(value, gradient, norm)
+    return GradientFlow(value, gradient, jax.tree.map(lambda g: norm(g, 1 + batch_ndim), gradient))
 
 
 def state_sensitivity(state: Callable[[Any], Array], taps: Any, key: Array, probes: int = 8) -> Any:
@@ -48,22 +48,22 @@ def state_sensitivity(state: Callable[[Any], Array], taps: Any, key: Array, prob
 
     def one(key):
         (gradient,) = pullback(jax.random.normal(key, h_T.shape, h_T.dtype))
-        return jax.tree.map(lambda g: jnp.sum(jnp.square(g), axis=tuple(range(h_T.ndim, g.ndim))), gradient)
+        return jax.tree.map(lambda g: norm(g, h_T.ndim), gradient)
 
-    squares = jax.lax.map(one, jax.random.split(key, probes))
-    return jax.tree.map(lambda s: jnp.sqrt(jnp.mean(s, axis=0) / h_T.shape[-1]), squares)
+    norms = jax.lax.map(one, jax.random.split(key, probes))
+    return jax.tree.map(lambda n: rms(n, 0) / jnp.sqrt(float(h_T.shape[-1])), norms)
 
 
-def rms_over_batch(probe_squares: Any, batch_size: int) -> Any:
+def rms_over_batch(norms: Any, batch_size: int) -> Any:
     """The root mean square over the batch of a sequence's own |dL_b/dh_t|, leaves `[T]`.
 
     The loss is a mean over B sequences, so that dL_b/dh_t is B times what the backward pass of L brings.
 
     Args:
-      probe_squares: leaves `[T, B]`, |dL/dh_t|^2 of each sequence: the gradient by a `probe`.
+      norms: leaves `[T, B]`, |dL/dh_t| of each sequence: the gradient by a `probe`, or `gradient_flow(...).norm`.
       batch_size: B.
     """
-    return jax.tree.map(lambda s: jnp.sqrt(batch_size * jnp.sum(s, axis=-1)), probe_squares)
+    return jax.tree.map(lambda n: batch_size * rms(n, -1), norms)
 
 
 def gradient_reach(profile: Array, threshold: float = 1e-3) -> Array:
@@ -84,4 +84,5 @@ def gradient_reach(profile: Array, threshold: float = 1e-3) -> Array:
 
 def total_norm(norms: Any) -> Array:
     """sqrt(sum of squares) over the parts of a carry: `LSTMCarry(c [T, ...], h [T, ...])` -> `[T, ...]`."""
-    return jnp.sqrt(sum(jnp.square(norm) for norm in jax.tree.leaves(norms)))
+    leaves = jax.tree.leaves(norms)
+    return norm(leaves, leaves[0].ndim)

@@ -55,8 +55,7 @@ def flow_by_path(
     def profile(switches):
         opened = _with_switches(cell, switches[:n], switches[n], switches[n + 1])
         probe = make_probe(cell, xs.shape[0], xs.shape[1:-1])
-        squares = jax.grad(lambda probe: loss(unroll(opened, params, xs, carry, probe=probe)[1]))(probe)
-        return jax.tree.map(jnp.sqrt, squares)
+        return jax.grad(lambda probe: loss(unroll(opened, params, xs, carry, probe=probe)[1]))(probe)
 
     flows = lax.map(profile, jnp.stack([every, *alone, *without]))
     full, *rows = [jax.tree.map(lambda a, i=i: a[i], flows) for i in range(1 + 2 * len(names))]

@@ -168,7 +168,7 @@ def _evidence(layer: Layer, norm: Any, key: Array, probes: int, sequences: int) 
         states_finite=jnp.all(jnp.isfinite(states), axis=(1, 2)),
         state_size=jnp.sqrt(jnp.mean(jnp.square(states), axis=(1, 2))),
         movement=jnp.sqrt(jnp.mean(jnp.var(states, axis=(0, 1)))),
-        gradient=rms_over_batch(jnp.square(total_norm(norm)), B),
+        gradient=rms_over_batch(total_norm(norm), B),
         log_sensitivity=(logsumexp(2 * logs, axis=0) - jnp.log(logs.shape[0])) / 2,
         dead=_dead_share(units),
         saturated=_saturated_shares(units),
