@@ -1,5 +1,6 @@
 """What a run leaves in its directory besides config, metrics and checkpoints: the same for a single run and a trial."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -180,7 +181,8 @@ def prepare_devices(config: Config, start: bool = True) -> None:
     """
     set_numerics(config)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", usable_cores())
+        with contextlib.suppress(RuntimeError):  # JAX has started already, with the devices that it has
+            jax.config.update("jax_num_cpu_devices", usable_cores())
     if start:
         device_info()
 

@@ -215,7 +215,7 @@ def test_a_platform_that_is_not_there_is_one_line(monkeypatch):
 
     monkeypatch.setattr(jax, "devices", none)
     with pytest.raises(settings.BadSetting, match="no such device here; allowed: cpu, or unset"):
-        outputs.device_info()
+        outputs.prepare_devices(Config())
 
 
 def test_parse_setting():
