@@ -2,17 +2,18 @@
 
     python experiments/anatomy.py --config=configs/anatomy.py --workdir=runs/anatomy
 
-Trains the networks of ROWS on copy and adding as a sweep (trials in WORKDIR/trials, so that it resumes), and writes
-anatomy.md, anatomy.json, anatomy.png and anatomy_dark.png into --out, by default WORKDIR. Exit codes: see sweep.py.
+Trains the networks of ROWS on copy and adding over the seeds of seeds.py, as a sweep (trials in WORKDIR/trials, so that
+it resumes), and writes anatomy.md, anatomy.json, anatomy.png and anatomy_dark.png into --out, by default WORKDIR.
+Exit codes: see sweep.py.
 """
 
 import dataclasses
 import json
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from rnnjax.keys import Purpose, purpose_key
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -21,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import outputs, sweep
-from experiments.diagnose_subject import find_params, loss_of_taps, sample, subject_of
-from experiments.flags import BadSetting, checked, define_config, load_config, main_with_errors
-from rnnjax import diagnostic_plots, plot_style, runs
+from experiments import lanes, outputs, seeds
+from experiments.diagnose_subject import layers_of, sample
+from experiments.flags import BadSetting, define_config, load_config, main_with_errors
+from rnnjax import diagnostic_plots, intervals, plot_style, runs
 from rnnjax.cells import CELLS
 from rnnjax.config import Config
 from rnnjax.diagnostics.gradient_flow import gradient_reach
@@ -32,7 +33,9 @@ from rnnjax.diagnostics.jacobians import jacobian_statistics, step_jacobians
 from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
 from rnnjax.diagnostics.triage import Layer, gather, judge
 from rnnjax.diagnostics.units import record_units
-from rnnjax.training import make_train
+from rnnjax.keys import Purpose, purpose_key
+from rnnjax.sweep import lane_inputs
+from rnnjax.training import Train, make_train
 from rnnjax.types import Array
 
 ROWS = {
@@ -55,39 +58,69 @@ COLUMNS = {  # header of the table -> field of a measure
     "lambda_1": "lyapunov",
     "tau, median": "timescale",
     "tau, top 10 %": "timescale_top",
-    "verdict": "verdict",
 }
 NOTES = """reach: steps back until |dL/dh_t| is below 1/1000 of its last value. |dh_T/dh_0|: Frobenius norm / sqrt(n), 1
 if norms are kept. sigma(J): singular values of a step's Jacobian, mean over steps; an isometry has mean 1, variance 0.
 lambda_1: largest Lyapunov exponent, natural log a step. tau: timescales -1/log f of the units by themselves, over all
-units and steps; 0 where the state is overwritten each step. All on fresh validation sequences, of one seed."""
+units and steps; 0 where the state is overwritten each step. All on fresh validation sequences, others for each seed."""
+
+Measures = dict[str, Any]  # what `COLUMNS` and the figure show, and "verdict", of one seed
+Row = dict[str, list[Measures]]  # "start" and "trained", a seed each
 
 
-def trials(config: Config) -> dict[tuple[str, str], Config]:
-    """(task, row) -> its checked config. Raises BadSetting, where the config does not know a row's cell."""
+def main(_) -> int:
+    config = load_config()
+    planned = plan(config)
+    out = seeds.train_all([trial for trials in planned.values() for trial in trials], WORKDIR.value, OUT.value)
+    if out is None:
+        return runs.EXIT_STOPPED
+    rows = {}
+    for (task, network), trials in planned.items():
+        rows[task, network] = measure(trials, WORKDIR.value)
+        print(f"measured {network} on {task}", file=sys.stderr)
+    write_table(rows, out)
+    print(table(rows))
+    return runs.EXIT_DONE
+
+
+def plan(config: Config) -> dict[tuple[str, str], list[Config]]:
+    """(task, network) -> its checked trials, one a seed. Raises BadSetting for what the table cannot show."""
+    if config.num_layers > 1 or config.bidirectional:
+        raise BadSetting("anatomy compares single layers; allowed: config.num_layers=1, config.bidirectional=false")
+    if "rnn_gaussian" not in CELLS:
+        raise BadSetting("--config is missing; allowed: a file that defines rnn_gaussian, such as configs/anatomy.py")
     return {
-        (task, row): checked(dataclasses.replace(config, task=task, **settings))
+        (task, network): seeds.over_seeds(dataclasses.replace(config, task=task, **settings))
         for task in TASKS
-        for row, settings in ROWS.items()
+        for network, settings in ROWS.items()
     }
 
 
-def measure(config: Config, run: Path) -> dict[str, dict[str, Any]]:
-    """Two lines of the table: "start", of fresh parameters, and "trained", of those in a run directory."""
-    train = make_train(config)
-    batch = sample(config, train)
+def measure(trials: Sequence[Config], workdir: str | Path) -> Row:
+    """Every seed's network as it starts and as its run in `workdir` left it, all by one compiled program."""
+    train = make_train(trials[0])
+    batches = [sample(trial, train) for trial in trials]
+    steps = min(b.inputs.shape[0] if b.lengths is None else int(b.lengths.min()) for b in batches)
+    batches = _stack(batches)
+    collect = jax.jit(lambda params: jax.lax.map(lambda both: collect_one(train, steps, *both), (params, batches)))
+    init = jax.jit(lambda inputs: jax.lax.map(lambda both: train.init(*both).params, inputs))
+    start = init(lane_inputs(trials))
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), start)
+    trained = _stack([runs.load_params(lanes.trial_directory(workdir, trial), like=like) for trial in trials])
+    scores = [result["score"] for result in seeds.read_results(trials, workdir)]
+    return {"start": numbers(collect(start), [None] * len(trials)), "trained": numbers(collect(trained), scores)}
 
-    @jax.jit
-    def collect(params):
-        subject = subject_of(config, train, params, batch)
-        taps = subject.model.make_taps(batch.inputs.shape[0], batch.inputs.shape[1:2])
-        found = gather(loss_of_taps(subject), taps, subject.layers, purpose_key(Purpose.PROBES))
-        return found, spectra(subject.layers[0])
 
-    return {
-        when: _numbers(*jax.device_get(collect(find_params(config, train, path))), path)
-        for when, path in (("start", None), ("trained", run))
-    }
+def collect_one(train: Train, steps: int, params: Any, batch) -> tuple[Any, dict[str, Array]]:
+    """What `judge` reads and the `spectra` of one network, over the first `steps` of a batch."""
+    model = train.model(params)
+    layers = layers_of(model, batch, steps)
+    taps = model.make_taps(batch.inputs.shape[0], batch.inputs.shape[1:2])
+
+    def loss(taps):
+        return train.task.loss(model(batch.inputs, lengths=batch.lengths, taps=taps), batch)
+
+    return gather(loss, taps, layers, purpose_key(Purpose.PROBES)), spectra(layers[0])
 
 
 def spectra(layer: Layer) -> dict[str, Array]:
@@ -111,91 +144,96 @@ def spectra(layer: Layer) -> dict[str, Array]:
     }
 
 
-def _numbers(found, spectra, run):
-    evidence = found[1][0]
-    gradient = evidence.gradient
-    last = gradient[np.flatnonzero(gradient)[-1]] if gradient.any() else np.nan
-    return {
-        "steps": len(gradient),
-        "score": json.loads((run / "result.json").read_bytes())["score"] if run else None,
-        "reach": int(gradient_reach(jnp.asarray(gradient))),
-        "ratio": float(gradient[0] / last),
-        "sensitivity": float(np.exp(evidence.log_sensitivity[0])),
-        "log_sensitivity": evidence.log_sensitivity.tolist(),
-        "gradient": gradient.tolist(),
-        **{name: float(value) for name, value in spectra.items()},
-        "verdict": judge(*found).verdict,
-    }
+def numbers(collected: Any, scores: Sequence[float | None]) -> list[Measures]:
+    """The measures of each seed, from what `collect_one` found of it and its score."""
+    collected = jax.device_get(collected)
+    found = [jax.tree.map(lambda leaf, seed=seed: leaf[seed], collected) for seed in range(len(scores))]
+    return [
+        {"score": score} | _measures(*evidence, more) for score, (evidence, more) in zip(scores, found, strict=True)
+    ]
 
 
-def table(measures: dict[tuple[str, str], dict[str, dict]]) -> str:
+def table(rows: dict[tuple[str, str], Row]) -> str:
     """Markdown: for each task a table with two lines a network, at the start and trained."""
-    parts = ["# Gradient anatomy", "", NOTES]
-    header = " | ".join(name.replace("|", "\\|") for name in COLUMNS)
+    parts = ["# Gradient anatomy", "", f"{NOTES} {about_verdicts()} {seeds.about_medians()}"]
+    header = " | ".join(name.replace("|", "\\|") for name in (*COLUMNS, "verdict"))
     for task in TASKS:
-        first = measures[task, next(iter(ROWS))]["start"]
-        parts += ["", f"## {task}, {first['steps']} steps", "", f"| network | when | {header} |"]
-        parts.append("|---|---|" + "---:|" * len(COLUMNS))
-        for row in ROWS:
-            for when, m in measures[task, row].items():
-                cells = [_text(m, field) for field in COLUMNS.values()]
-                parts.append(f"| {row} | {when} | {' | '.join(cells)} |")
+        steps = rows[task, next(iter(ROWS))]["start"][0]["steps"]
+        parts += ["", f"## {task}, {steps} steps", "", f"| network | when | {header} |"]
+        parts.append("|---|---|" + "---:|" * (len(COLUMNS) + 1))
+        for network in ROWS:
+            for when, measures in rows[task, network].items():
+                cells = [_text(measures, field) for field in COLUMNS.values()]
+                parts.append(f"| {network} | {when} | {' | '.join(cells)} | {verdict(measures)} |")
     return "\n".join(parts) + "\n"
 
 
-def figure(measures: dict, out: Path, dark: bool) -> None:
-    """|dh_T/dh_t| against steps back, a panel for each network and task."""
-    panels = {}
-    for task in TASKS:
-        profiles = {
-            row: tuple(np.exp(np.asarray(m["log_sensitivity"][1:])) for m in measures[task, row].values())
-            for row in ROWS
-        }
-        panels[task] = (profiles, 1e-8)
-    colors = {row: plot_style.cell_color(settings["cell"]) for row, settings in ROWS.items()}
-    diagnostic_plots.anatomy(panels, colors, out, ylabel="$|dh_T/dh_t|_F/\\sqrt{n}$", dark=dark)
+def about_verdicts() -> str:
+    """How a verdict over seeds is found, in a sentence."""
+    n, k = seeds.SEEDS, intervals.needed(seeds.SEEDS)
+    if k > n:
+        return f"verdict: undecided, as {n} seeds are too few for one."
+    return (
+        f"verdict: what at least {k} of {n} seeds say, so that at 95 % (exact sign test) more than half of all seeds "
+        "would; else undecided, with the count of each."
+    )
 
 
-def _text(m, field):
-    value = m[field]
-    if value is None:
-        return "–"
-    if field == "reach" and value >= m["steps"]:
-        return f">= {m['steps']}"
-    return value if isinstance(value, str) else str(value) if isinstance(value, int) else f"{value:.3g}"
+def verdict(measures: Sequence[Measures]) -> str:
+    """The verdict that the seeds support, or `undecided (7 vanishing, 5 healthy)`."""
+    found = [m["verdict"] for m in measures]
+    counts = ", ".join(f"{count} {name}" for name, count in Counter(found).most_common())
+    return intervals.agreed(found) or f"undecided ({counts})"
 
 
-def main(_) -> int:
-    if not WORKDIR.value:
-        raise BadSetting("--workdir is missing; allowed: a directory for the runs, such as --workdir=runs/anatomy")
-    config = load_config()
-    if config.num_layers > 1 or config.bidirectional:
-        raise BadSetting("anatomy compares single layers; allowed: config.num_layers=1, config.bidirectional=false")
-    if "rnn_gaussian" not in CELLS:
-        raise BadSetting("--config is missing; allowed: a file that defines rnn_gaussian, such as configs/anatomy.py")
-    planned = trials(config)
-    try:
-        out = runs.check_directory(OUT.value or WORKDIR.value)
-    except ValueError as error:
-        raise BadSetting(str(error)) from error
-    outputs.prepare_devices(config)
-    with runs.stop_signals() as stop:
-        if not sweep.run_sweep(list(planned.values()), WORKDIR.value, stop):
-            print(f"stopped; the same command resumes {WORKDIR.value}", file=sys.stderr)
-            return runs.EXIT_STOPPED
-    measures = {}
-    for (task, row), trial in planned.items():
-        path = sweep.trial_directory(WORKDIR.value, trial)
-        measures[task, row] = measure(trial, path)
-        print(f"measured {row} on {task}", file=sys.stderr)
-    out.mkdir(parents=True, exist_ok=True)
-    record = [{"task": task, "network": row} | measured for (task, row), measured in measures.items()]
+def write_table(rows: dict[tuple[str, str], Row], out: Path) -> None:
+    """Writes the table, its numbers and its figure into `out`."""
+    record = [
+        {"task": task, "network": network} | row | {"verdict": {when: verdict(m) for when, m in row.items()}}
+        for (task, network), row in rows.items()
+    ]
     runs.write_file(out / "anatomy.json", json.dumps(outputs.plain_numbers(record), allow_nan=False) + "\n")
-    runs.write_file(out / "anatomy.md", table(measures))
-    figure(measures, out / "anatomy.png", dark=False)
-    figure(measures, out / "anatomy_dark.png", dark=True)
-    print(table(measures))
-    return runs.EXIT_DONE
+    runs.write_file(out / "anatomy.md", table(rows))
+    profiles = {
+        task: {network: {when: _profiles(m) for when, m in rows[task, network].items()} for network in ROWS}
+        for task in TASKS
+    }
+    colors = {network: plot_style.cell_color(settings["cell"]) for network, settings in ROWS.items()}
+    for dark in (False, True):
+        path = out / f"anatomy{'_dark' * dark}.png"
+        diagnostic_plots.anatomy(profiles, colors, path, ylabel="$|dh_T/dh_t|_F/\\sqrt{n}$", dark=dark)
+
+
+def _measures(loss, evidence, spectra):
+    gradient, logs = evidence[0].gradient, evidence[0].log_sensitivity
+    last = gradient[np.flatnonzero(gradient)[-1]] if gradient.any() else np.nan
+    return {
+        "steps": len(gradient),
+        "reach": float(gradient_reach(jnp.asarray(gradient))),
+        "ratio": float(gradient[0] / last),
+        "sensitivity": float(np.exp(logs[0])),
+        "log_sensitivity": logs.tolist(),
+        "gradient": gradient.tolist(),
+        **{name: float(value) for name, value in spectra.items()},
+        "verdict": judge(loss, evidence).verdict,
+    }
+
+
+def _profiles(measures):
+    return np.exp(np.asarray([m["log_sensitivity"][1:] for m in measures]))
+
+
+def _text(measures, field):
+    values, steps = [m[field] for m in measures], measures[0]["steps"]
+    if None in values:
+        return "–"
+    if field == "reach":
+        return seeds.with_interval(values, lambda v: f">= {steps}" if v >= steps else f"{v:g}")
+    return seeds.with_interval(values)
+
+
+def _stack(trees):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 if __name__ == "__main__":

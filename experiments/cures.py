@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags
 
-from experiments import lanes, outputs, seeds
+from experiments import outputs, seeds
 from experiments.flags import main_with_errors
 from rnnjax import diagnostic_plots, intervals, runs
 from rnnjax.config import Config
@@ -85,12 +85,12 @@ def trials_of(pair: Pair, base: Config) -> tuple[list[Config], list[Config]]:
 
 def outcome(trials: Sequence[Config], workdir: str | Path) -> dict[str, Any]:
     """What the seeds of one setting reached. A run that diverged counts as the worst: infinite, and not solved."""
-    results = [json.loads((lanes.trial_directory(workdir, t) / "result.json").read_bytes()) for t in trials]
-    diverged = [r["diverged"] is not None or r["score"] is None or not math.isfinite(r["score"]) for r in results]
+    results = seeds.read_results(trials, workdir)
+    scores = [r["score"] for r in results]
     return {
-        "scores": [math.inf if bad else r["score"] for r, bad in zip(results, diverged, strict=True)],
-        "solved": sum(r["solved_at"] is not None and not bad for r, bad in zip(results, diverged, strict=True)),
-        "diverged": sum(diverged),
+        "scores": scores,
+        "solved": sum(r["solved_at"] is not None for r in results),
+        "diverged": sum(map(math.isinf, scores)),
         "baseline": results[0]["baseline"],
     }
 

@@ -1,9 +1,12 @@
 """Networks trained over SEEDS seeds as one sweep, for the tables of anatomy.py and cures.py."""
 
 import dataclasses
+import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments import lanes, outputs
 from experiments.flags import BadSetting, checked
@@ -38,10 +41,16 @@ def train_all(trials: Sequence[Config], workdir: str | None, out: str | None = N
     return out
 
 
-def with_interval(values: Sequence[float], digits: int = 2) -> str:
-    """`median [low, high]` over seeds."""
-    low, high = (f"{end:.{digits}g}" for end in intervals.median_interval(values))
-    return f"{intervals.median(values):.{digits}g} [{low}, {high}]"
+def read_results(trials: Sequence[Config], workdir: str | Path) -> list[dict[str, Any]]:
+    """Each trial's result.json, with the worst score there is for a run that diverged or whose score is no number."""
+    results = [json.loads((lanes.trial_directory(workdir, t) / "result.json").read_bytes()) for t in trials]
+    return [r | {"score": _worst(r), "solved_at": None} if _diverged(r) else r for r in results]
+
+
+def with_interval(values: Sequence[float], show: Callable[[float], str] = "{:.2g}".format) -> str:
+    """`median [low, high]` over seeds; the median alone where the ends are no other."""
+    texts = [show(v) for v in (intervals.median(values), *intervals.median_interval(values))]
+    return texts[0] if len(set(texts)) == 1 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
 def about_medians() -> str:
@@ -53,3 +62,11 @@ A value that is not a number counts as the lowest for the one and as the highest
         if k <= SEEDS
         else ", too few for an interval."
     )
+
+
+def _diverged(result):
+    return result["diverged"] is not None or result["score"] is None or not math.isfinite(result["score"])
+
+
+def _worst(result):
+    return -math.inf if result["higher_is_better"] else math.inf

@@ -8,6 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
+from rnnjax.intervals import median, median_interval
 from rnnjax.plot_style import DECADES, GREY, add_legend, colormap, ink, new_figure, plain, style_colorbar, write
 
 LINES = ("#0078C2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Wong (2011)
@@ -193,31 +194,32 @@ def gradient_errors(methods: Sequence[str], cosine, norm_ratio, out: Out = None,
 
 
 def anatomy(
-    panels: Mapping[str, tuple[Mapping[str, tuple[np.ndarray, np.ndarray]], float]],
+    rows: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
     colors: Mapping[str, str],
     out: Out = None,
     *,
     ylabel: str,
+    lowest: float = 1e-8,
+    highest: float = 1e3,
     dark=False,
 ) -> Figure:
-    """Profiles over steps back for several cells, a panel each: {panel: {cell: (start `[T]`, trained `[T]`)}}.
+    """Profiles over steps back of several seeds, a panel a cell: {row: {cell: {"start" or "trained": `[S, T]`}}}.
 
-    Each is over its last value. Two lines a cell would crowd one panel, so every cell has its own: dashed at the
-    start, solid after training. `panels` maps a row's title to its cells and the lowest value drawn.
+    The line is the median, dashed at the start and solid after training, the band its 95 % interval over seeds; what
+    lies beyond `lowest` or `highest` is drawn there, and a value that is not a number widens the band to both.
     """
     cells = list(colors)
-    figure, axes = new_figure(
-        dark, len(panels), len(cells), width=0.8 + 1.3 * len(cells), height=0.9 + 2.1 * len(panels)
-    )
-    for r, (title, (profiles, lowest)) in enumerate(panels.items()):
+    figure, axes = new_figure(dark, len(rows), len(cells), width=0.8 + 1.3 * len(cells), height=0.9 + 2.1 * len(rows))
+    for r, (title, profiles) in enumerate(rows.items()):
         for c, cell in enumerate(cells):
             panel = axes[r * len(cells) + c]
-            for values, style, when in zip(profiles[cell], ("--", "-"), ("at the start", "trained"), strict=True):
-                values = np.asarray(values, float)[::-1]
-                panel.plot(np.arange(len(values)), np.maximum(_positive(values), lowest), style, color=colors[cell],
-                           linewidth=1.8 if style == "-" else 1.4, label=when)  # fmt: skip
+            for when, style, alpha in (("start", "--", 0.18), ("trained", "-", 0.3)):
+                low, middle, high = np.clip(_over_seeds(profiles[cell][when][:, ::-1]), lowest, highest)
+                back = np.arange(len(middle))
+                panel.fill_between(back, low, high, color=colors[cell], alpha=alpha, linewidth=0)
+                panel.plot(back, middle, style, color=colors[cell], linewidth=1.8 if style == "-" else 1.4)
             panel.set_yscale("log")
-            panel.set_ylim(lowest, 1e3)
+            panel.set_ylim(lowest, highest)
             panel.axhline(1, color=ink(dark), linewidth=0.8, linestyle=":")
             panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             panel.yaxis.set_minor_formatter(NullFormatter())
@@ -226,7 +228,10 @@ def anatomy(
             if c == 0:
                 panel.set_ylabel(plain(title))
             panel.label_outer()
-    figure.supxlabel("steps back from the end   (dashed: at the start, solid: trained)", fontsize=10, color=ink(dark))
+    label = (
+        "steps back from the end   (dashed: at the start, solid: trained; band: 95 % interval of the median over seeds)"
+    )
+    figure.supxlabel(label, fontsize=10, color=ink(dark))
     figure.supylabel(ylabel, fontsize=10, color=ink(dark))
     return write(figure, out)
 
@@ -261,6 +266,13 @@ def errors_without_and_with(
     axes.set_xlabel("mean squared error after training")
     add_legend(axes, dark)
     return write(figure, out)
+
+
+def _over_seeds(values):
+    """The interval's lower end, the median and the upper end `[3, T]` of values `[S, T]`."""
+    columns = np.asarray(values, float).T.tolist()
+    ends = [median_interval(column) for column in columns]
+    return np.array([[low for low, _ in ends], [median(column) for column in columns], [high for _, high in ends]])
 
 
 def _style(k):
