@@ -62,7 +62,7 @@ def layers_of(model, batch: Batch, steps: int) -> list[Layer]:
     layers = []
     for layer in model.stack.layers:
         forward = getattr(layer, "forward_rnn", layer)
-        params = {name: value[...] for name, value in forward.params.items()}
+        params = {name: value[...] for name, value in forward.weights.items()}
         layers.append(Layer(forward.cell, params, xs[:steps]))
         xs = _through(model.stack, layer, xs, batch.lengths)
     return layers

@@ -335,7 +335,7 @@ class RNN(nnx.Module):
 
         z_t = project(x_t);   h_t = step(h_{t-1}, z_t);   y_t = output(h_t, z_t)
 
-    Its parameters are `nnx.Param`s in `params`, under the paper's names: `rnn.params["W_h"]`.
+    Its parameters are `nnx.Param`s in `weights`, under the paper's names: `rnn.weights["W_h"]`.
 
     Differences from Flax: outputs past a sequence's length are zero, and a length of 0 returns the initial carry.
 
@@ -365,7 +365,7 @@ class RNN(nnx.Module):
         rngs: nnx.Rngs,
     ):
         check_cell(cell, in_features)
-        self.params = nnx.Dict(
+        self.weights = nnx.Dict(
             {name: nnx.Param(value) for name, value in cell.init(rngs.params(), in_features).items()}
         )
         self.in_features = in_features
@@ -380,12 +380,7 @@ class RNN(nnx.Module):
         self.gradient = gradient
         self.deterministic = False  # set by `model.eval()`: then the gradient is BPTT's, and nothing is drawn
         self.signs = nnx.Rngs(gradient=rngs.params()) if gradient == "uoro" else None
-        self._cell = _ByIdentity(cell)
-
-    @property
-    def cell(self) -> Cell:
-        """The cell that the layer runs."""
-        return self._cell.value
+        self.cell = nnx.static(cell)
 
     def __call__(
         self,
@@ -418,16 +413,15 @@ class RNN(nnx.Module):
         xs = inputs if time_major else jnp.moveaxis(inputs, -2, 0)
         chex.assert_axis_dimension(xs, -1, self.in_features)
         seq_lengths = clean_lengths(seq_lengths, xs.shape[0], xs.shape[1:-1])
-        params: Params = {name: param[...] for name, param in self.params.items()}
-        if self.gradient == "bptt" or self.deterministic:
-            options = {"reverse": reverse, "taps": taps, "probe": probe, "dtype": self.dtype}
-            run = functools.partial(unroll, segments=self.segments, method=self.method, **options)
-        elif reverse or taps is not None or probe is not None:
-            raise ValueError(f"gradient {self.gradient!r} reads forwards and has no taps or probe; allowed: 'bptt'")
-        else:
-            key = None if self.signs is None else self.signs.gradient()
-            run = functools.partial(gradient_of(self.gradient), key=key)
-        carry, ys = run(self.cell, params, xs, initial_carry, lengths=seq_lengths, outputs=outputs)
+        params: Params = {name: param[...] for name, param in self.weights.items()}
+        gradient = "bptt" if self.deterministic else self.gradient
+        options = {"reverse": reverse, "dtype": self.dtype, "method": self.method, "segments": self.segments}
+        if gradient != "bptt" and (reverse or taps is not None or probe is not None):
+            raise ValueError(f"gradient {gradient!r} reads forwards and has no taps or probe; allowed: 'bptt'")
+        key = self.signs.gradient() if gradient == "uoro" else None
+        cell = self.cell._replace(init=None)  # of what it may hold, only what runs is kept with the compiled program
+        static = (cell, gradient, outputs, tuple(options.items()))
+        carry, ys = _run(static, params, xs, initial_carry, seq_lengths, taps, probe, key)
         if outputs == "every":
             if reverse and not _given(keep_order, self.keep_order):
                 ys = flip_sequences(ys, seq_lengths, num_batch_dims=xs.ndim - 2, time_major=True)
@@ -447,11 +441,14 @@ class RNN(nnx.Module):
         return make_probe(self.cell, T, batch_shape)
 
 
-class _ByIdentity:
-    """Holds what NNX must compare and hash as part of a module's structure and cannot: a Cell holds dicts."""
-
-    def __init__(self, value):
-        self.value = value
+@functools.partial(jax.jit, static_argnums=0, inline=True)  # else each eager call compiles its loop again
+def _run(static, params, xs, carry, lengths, taps, probe, key):
+    cell, gradient, outputs, options = static
+    if gradient == "bptt":
+        run = functools.partial(unroll, taps=taps, probe=probe, **dict(options))
+    else:
+        run = functools.partial(gradient_of(gradient), key=key)
+    return run(cell, params, xs, carry, lengths=lengths, outputs=outputs)
 
 
 def _given(value, default):

@@ -242,7 +242,7 @@ def penalty(config: Config, model: SequenceModel, inputs: Array, key: Array) -> 
         return 0.0
     xs, total = inputs if model.encoder is None else model.encoder(inputs), 0.0
     for number, layer in enumerate(model.stack.layers):
-        params = {name: param[...] for name, param in layer.params.items()}
+        params = {name: param[...] for name, param in layer.weights.items()}
         for name, weight in weights.items():
             total += weight * PENALTIES[name](layer.cell, params, xs, jax.random.fold_in(key, number))
         if number + 1 < len(model.stack.layers):

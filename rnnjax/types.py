@@ -36,6 +36,9 @@ class Gates(NamedTuple):
     state: Callable[[Carry], Array]  # carry -> [..., H], what W_h multiplies
     update: Callable[..., Carry]  # (params, carry, **gates) -> carry
 
+    def __hash__(self):  # a dict has none; with it a cell can be a static argument of `jax.jit`
+        return hash((frozenset(self.activations.items()), self.of_input, self.of_state, self.state, self.update))
+
 
 def _identity_projection(params: Params, x: Array) -> Array:
     """z_t = x_t: the cell multiplies its input inside `step`."""
@@ -55,7 +58,8 @@ class Cell(NamedTuple):
         y_t = output(params, h_t, z_t)         what the next layer sees
 
     `params` is a flat dict in the paper's names. `carry` is any pytree of arrays `[..., H]`. Every function
-    takes any batch shape, none included, and acts on each batch element by itself.
+    takes any batch shape, none included, and acts on each batch element by itself. Cells are equal if their functions
+    are the same objects; those of `rnnjax.cells` are, wherever their settings are equal.
     """
 
     init: Callable[[Array, int], Params]  # (key, input_size) -> params

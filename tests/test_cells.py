@@ -367,6 +367,26 @@ def test_the_engine_says_what_a_step_returned(make):
         unroll(cell, params, normal(T, B, D))
 
 
+# A cell is a value.
+
+
+def test_equal_settings_make_equal_cells_that_jit_takes_as_static(cell):
+    assert cell == cell and hash(cell) == hash(cell)
+    xs = normal(T, B, D)
+    _, ys = jax.jit(unroll, static_argnums=0)(cell, cell.init(jax.random.key(0), D), xs)
+    assert ys.shape == (T, B, H)
+
+
+def test_a_factory_remembers_what_it_made():
+    assert lstm(H) is lstm(hidden_size=H, forget_bias=1.0) and gru_cho(H) is gru_cho(H) and irnn(H) is irnn(H)
+    assert len({lstm(H), lstm(H, peepholes=True), lstm(H + 1), lstm(H, forget_bias=1), gru(H), mgu(H)}) == 6
+    traced = []
+    jax.jit(lambda bias: traced.append(lstm(H, forget_bias=bias)))(1.0)
+    assert traced[0] not in (lstm(H), lstm(H, forget_bias=1.0))  # and no traced value is remembered
+    bias = rnn(H, w_h=initializers.constant(2.0)).init(jax.random.key(0), D)["W_h"]
+    assert np.all(bias == 2.0)
+
+
 # Initial values.
 
 

@@ -1,5 +1,7 @@
 """The Flax modules against Flax's own, and against layers, directions and steps put together by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,8 +40,8 @@ def copy_to_ours(cell, layer):
         W_h = jnp.concatenate([gate.kernel[...] for gate in (cell.hi, cell.hf, cell.hg, cell.ho)], axis=1)
         b = jnp.concatenate([gate.bias[...] for gate in (cell.hi, cell.hf, cell.hg, cell.ho)])
     for name, value in {"W_x": W_x, "W_h": W_h, "b": b}.items():
-        assert layer.params[name].shape == value.shape
-        layer.params[name][...] = value
+        assert layer.weights[name].shape == value.shape
+        layer.weights[name][...] = value
 
 
 def flax_and_ours(kind=nnx.OptimizedLSTMCell, seed=0, **options):
@@ -162,7 +164,53 @@ def test_a_users_model_trains_without_a_second_trace_and_is_saved_and_restored(t
         nnx.replace_by_pure_dict(state, checkpointer.restore(path, nnx.to_pure_dict(state)))
     nnx.update(fresh, state)
     assert_close(apply(fresh, x), apply(model, x), 0)
-    assert set(nnx.to_pure_dict(state)["rnn"]["forward_rnn"]["params"]) == {"W_x", "W_h", "b", "b_h"}
+    assert set(nnx.to_pure_dict(state)["rnn"]["forward_rnn"]["weights"]) == {"W_x", "W_h", "b", "b_h"}
+
+
+def counted(cell, traces):
+    """The cell, which notes each time that JAX traces it."""
+    return cell._replace(step=lambda *args: traces.append(1) or cell.step(*args), gates=None)
+
+
+def test_what_was_traced_is_not_traced_again():
+    """Eager calls, layers of one cell, and a model made again from the same settings."""
+    traces = []
+    cell, x = counted(gru(H), traces), normal(1, B, T, D)
+    layers = [RNN(cell, D, rngs=nnx.Rngs(seed)) for seed in range(3)]
+    first = layers[0](x)
+    seen = len(traces)
+    second, _, again = layers[1](x), layers[2](x), layers[0](x)
+    assert len(traces) == seen
+    assert_close(first, again, 0)
+    assert not np.allclose(first, second)
+    calls = []
+
+    @nnx.jit
+    def apply(model, x):
+        calls.append(1)
+        return model(x)
+
+    for seed in range(3):
+        apply(RNN(lstm(H, forget_bias=2.0), D, rngs=nnx.Rngs(seed)), x)
+    assert len(calls) == 1
+    for seed in range(2):
+        cells = [lstm(H), gru(hidden_size=H)]
+        options = {"dropout": 0.1, "residual": True, "bidirectional": True}
+        apply(SequenceModel(cells, input_size=D, output_size=O, **options, rngs=nnx.Rngs(seed)), x)
+    assert len(calls) == 2
+
+
+def test_to_linen_gives_a_layer_of_flax_linen():
+    layer, x = nnx.bridge.to_linen(RNN, lstm(H), D), normal(1, B, T, D)
+    variables = layer.init(jax.random.key(0), x)
+    weights = {name: np.shape(a) for name, a in variables["params"]["weights"].items()}
+    assert weights == {"W_x": (D, 4 * H), "W_h": (H, 4 * H), "b": (4 * H,)}
+    ours = RNN(lstm(H), D, rngs=nnx.Rngs(0))
+    for name, value in variables["params"]["weights"].items():
+        ours.weights[name][...] = value
+    assert_close(layer.apply(variables, x), ours(x), 0)
+    model = nnx.bridge.to_linen(SequenceModel, [lstm(H)] * 2, input_size=D, output_size=O)
+    assert model.apply(model.init(jax.random.key(0), x), x).shape == (T, O)
 
 
 def trimmed(layer, x, lengths, reverse=False):
@@ -197,7 +245,7 @@ def test_bidirectional_stack_with_lengths_equals_layers_run_by_hand():
     carry, got = by_stack(x)
     assert_close(got, by_hand(x))
     assert [type(c) for c in carry[0]] == [LSTMCarry, LSTMCarry]
-    two = [half.params["W_x"][...] for half in (stack.layers[0].forward_rnn, stack.layers[0].backward_rnn)]
+    two = [half.weights["W_x"][...] for half in (stack.layers[0].forward_rnn, stack.layers[0].backward_rnn)]
     assert not np.allclose(*two), "the two directions have parameters of their own"
 
 
@@ -269,10 +317,12 @@ def test_dropout_acts_between_layers_and_only_in_training():
     seen = []
     for i, layer in enumerate(stack.layers):
         original = layer.cell.project
-        layer._cell.value = layer.cell._replace(
-            project=lambda p, a, i=i, f=original: seen.append((i, a)) or f(p, a), gates=None
+        see = functools.partial(jax.debug.callback, lambda a, i=i: seen.append((i, np.array(a))))
+        layer.cell = nnx.static(
+            layer.cell._replace(project=lambda p, a, see=see, f=original: see(a) or f(p, a), gates=None)
         )
     stack(x)
+    jax.effects_barrier()
     inputs = dict(seen)
     assert_close(inputs[0], x, 0)
     drops = [np.array(inputs[i] == 0) for i in (1, 2)]

@@ -160,7 +160,7 @@ def test_noisy_gradients_and_penalties_change_what_is_learned_and_stay_finite():
 def test_the_orthogonality_penalty_makes_the_recurrent_matrix_orthogonal():
     config = dataclasses.replace(SMALL, cell="rnn", gain=2.0, orthogonality=1.0, steps=300, eval_every=300, lr=3e-2)
     state, _ = jax.jit(make_train(config).run)(jax.random.key(0), values(config))
-    W = state.params["stack"]["layers"][0]["params"]["W_h"][...]
+    W = state.params["stack"]["layers"][0]["weights"]["W_h"][...]
     assert np.linalg.norm(W.T @ W - np.eye(6)) < 0.5  # from |4 I - I| = 7.3
 
 

@@ -1,5 +1,8 @@
 """The constructor of every cell whose recurrence is one linear map of the carried state, then elementwise."""
 
+import functools
+import inspect
+import numbers
 from collections.abc import Callable, Mapping
 
 import jax
@@ -84,6 +87,30 @@ def gated(
         return update(params, carry, **{name: activations[name](s[name]) for name in names})
 
     return Cell(init, initial_carry, step, project, gates=gates)
+
+
+def memoized(factory: Callable[..., Cell]) -> Callable[..., Cell]:
+    """A cell's factory that returns the very same Cell for the same settings, so that JAX need not trace it again.
+
+    Settings that cannot be compared (traced ones, and functions that close over something) make a new cell each time.
+    """
+    signature = inspect.signature(factory)
+    remember = functools.lru_cache(maxsize=256, typed=True)(factory)
+
+    @functools.wraps(factory)
+    def make(*args, **options):
+        bound = signature.bind(*args, **options)
+        if not all(map(_comparable, bound.arguments.values())):
+            return factory(*args, **options)
+        bound.apply_defaults()
+        return remember(*bound.args, **bound.kwargs)
+
+    return make
+
+
+def _comparable(setting) -> bool:
+    plain_function = inspect.isfunction(setting) and setting.__closure__ is None
+    return plain_function or isinstance(setting, numbers.Number | str | None)
 
 
 def split(array: Array, names: tuple[str, ...]) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import gated, split
+from rnnjax.cells.gated import gated, memoized, split
 from rnnjax.initializers import constant, glorot, orthogonal, per_gate
 from rnnjax.types import Array, Cell, Params
 
@@ -14,6 +14,7 @@ def _linear(s):
     return s
 
 
+@memoized
 def gru(hidden_size: int, *, gain: float | Array = 1.0, w_x=glorot, w_h=None) -> Cell:
     """GRU with the reset gate after the matmul, as in PyTorch, Flax and cuDNN.
 
@@ -40,6 +41,7 @@ def gru(hidden_size: int, *, gain: float | Array = 1.0, w_x=glorot, w_h=None) ->
     )
 
 
+@memoized
 def gru_cho(hidden_size: int, *, gain: float | Array = 1.0, w_x=glorot, w_h=None) -> Cell:
     """GRU with the reset gate before the matmul.
 
@@ -78,6 +80,7 @@ def gru_cho(hidden_size: int, *, gain: float | Array = 1.0, w_x=glorot, w_h=None
     return Cell(init, initial_carry, step, project)
 
 
+@memoized
 def mgu(hidden_size: int, *, forget_bias: float | Array = 1.0, gain: float | Array = 1.0, w_x=glorot, w_h=None) -> Cell:
     """Minimal gated unit: a GRU whose one gate both resets and updates, as `flax.linen.MGUCell`.
 

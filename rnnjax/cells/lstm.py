@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import gated
+from rnnjax.cells.gated import gated, memoized
 from rnnjax.initializers import Initializer, chrono, constant, glorot, orthogonal, uniform_sqrt
 from rnnjax.types import Array, Cell, Params
 
@@ -19,6 +19,7 @@ class LSTMCarry(NamedTuple):
     h: Array
 
 
+@memoized
 def lstm(
     hidden_size: int,
     *,

@@ -3,13 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import gated
+from rnnjax.cells.gated import gated, memoized
 from rnnjax.initializers import glorot, identity, normal, orthogonal
 from rnnjax.types import Array, Cell
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
 
 
+@memoized
 def rnn(hidden_size: int, *, activation: str = "tanh", gain: float | Array = 1.0, w_x=glorot, w_h=None) -> Cell:
     """The Elman network, with a tanh, relu or sigmoid nonlinearity.
 
@@ -31,6 +32,7 @@ def rnn(hidden_size: int, *, activation: str = "tanh", gain: float | Array = 1.0
     )
 
 
+@memoized
 def irnn(hidden_size: int, *, gain: float | Array = 1.0) -> Cell:
     """A ReLU network whose W_h starts as `gain` times the identity, W_x as N(0, 0.001^2).
 
