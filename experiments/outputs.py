@@ -22,7 +22,7 @@ from rnnjax.training import BLAME, Train
 
 SAMPLE_LENGTH = 400
 SAMPLE_TEMPERATURE = 0.7
-PROMPT = "The "
+PROMPT = "The "  # or as many characters of the text's own beginning, where it does not have these
 
 
 def metrics_row(record: dict[str, Any]) -> dict[str, Any]:
@@ -115,9 +115,10 @@ def write_result(
 def read_and_write(config: Config, train: Train, params: Any) -> tuple[dict[str, float], str]:
     """Bits per character on the whole test part, beside the n-gram models', and a sample of what the model writes."""
     data = text_data(config.text_path)
+    prompt = PROMPT if set(PROMPT) <= set(data.vocabulary) else decode(data.train[: len(PROMPT)], data.vocabulary)
     bits = jax.jit(lambda p: language.bits_per_character(train.model(p), jnp.asarray(data.test)))(params)
-    prompt = jnp.asarray(encode(PROMPT, data.vocabulary))
-    written = jax.jit(lambda p, key: language.generate(train.model(p), prompt, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE))(
+    ids = encode(prompt, data.vocabulary)
+    written = jax.jit(lambda p, key: language.generate(train.model(p), ids, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE))(
         params, purpose_key(Purpose.WRITING, config.seed)
     )
     score = {
@@ -126,7 +127,7 @@ def read_and_write(config: Config, train: Train, params: Any) -> tuple[dict[str,
         "test_five_gram": ngram_bits_per_character(data, 5, "test"),
         "text_sha256": data.sha256,
     }
-    return score, PROMPT + decode(np.asarray(written), data.vocabulary) + "\n"
+    return score, prompt + decode(np.asarray(written), data.vocabulary) + "\n"
 
 
 def config_dict(config: Config) -> dict[str, Any]:

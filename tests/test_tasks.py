@@ -3,6 +3,8 @@
 import collections
 import hashlib
 import math
+import os
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -304,12 +306,62 @@ def test_ngram_against_the_formula_with_dictionaries():
 
 def test_a_file_of_ones_own(tmp_path):
     path = tmp_path / "own.txt"
-    path.write_bytes("naïve\r\n".encode() * 40)
+    path.write_bytes("naïve \n".encode() * 40)
     data = text_data(path)
-    assert data.vocabulary == "\n\raenvï\ufffd"
+    assert data.vocabulary == "\n aenvï\ufffd"
     assert data.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(data.train) == 252 and len(data.validation) == len(data.test) == 14
     assert text(5, path=str(path)).solved < 0.7  # it repeats itself, but for the first characters of a part
+
+
+def test_a_text_is_the_same_whatever_system_it_was_written_on(tmp_path):
+    """A byte order mark, CRLF and the lone CR of old are no characters of it; a mark further on and a NUL are."""
+    lines = ["one", "", "two", "\ufeffthree\0", *map(str, range(30))]
+    files = {}
+    for name, end, start in (("unix", "\n", ""), ("dos", "\r\n", "\ufeff"), ("mac", "\r", "")):
+        files[name] = tmp_path / name
+        files[name].write_bytes((start + end.join(lines)).encode())
+    found = {name: text_data(path) for name, path in files.items()}
+    whole = "\n".join(lines)
+    for name, data in found.items():
+        ids = np.concatenate([data.train, data.validation, data.test])
+        assert decode(ids, data.vocabulary) == whole
+        assert data.sha256 == hashlib.sha256(files[name].read_bytes()).hexdigest()
+    assert len({data.vocabulary for data in found.values()}) == 1
+    assert not set("\r") & set(found["dos"].vocabulary) and "\0" in found["dos"].vocabulary
+
+
+def test_a_large_text_is_taken_apart_once_and_its_ngrams_are_fitted_once_until_it_changes(tmp_path, monkeypatch):
+    path, fits = tmp_path / "own.txt", []
+
+    def counted(*args):
+        fits.append(args[1])
+        return fit_ngram(*args)
+
+    monkeypatch.setattr(sys.modules[text.__module__], "fit_ngram", counted)
+    path.write_text("to be or not to be" * 20)
+    first = text_data(path)
+    for _ in range(3):
+        text(4, path=path)
+        ngram_bits_per_character(text_data(path), 5, "test")
+    assert text_data(path).train is first.train and sorted(fits) == [1, 5]
+    with pytest.raises(ValueError, match="read-only"):
+        first.train[0] = 0
+    stat = path.stat()
+    path.write_text("or be to not be to" * 20)  # as long
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert decode(text_data(path).train[:5], text_data(path).vocabulary) == "or be"
+    text(4, path=path)
+    assert sorted(fits) == [1, 1, 5, 5]
+
+
+@pytest.mark.parametrize("content", ["a" * 60, "\ufffd" * 60, "a\ufffd" * 30], ids=["a", "unknown", "both"])
+def test_ngrams_of_a_text_that_says_nothing_are_finite(content, tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_text(content, encoding="utf-8")
+    task = text(2, path=path)
+    assert 0 <= task.solved <= task.baseline < 2
+    assert math.copysign(1, task.baseline) == 1  # no "-0"
 
 
 def bad_file(tmp_path, content):
@@ -342,6 +394,9 @@ def bad_file(tmp_path, content):
             "the validation part of .* has 5 characters; it must be",
         ),
         (lambda d: text(5, path=bad_file(d, b"caf\xe9" * 9)), "is not UTF-8 text: byte 3 is 0xe9"),
+        (lambda d: text(5, path=bad_file(d, b"\xef\xbb\xbf" + b"\xff" * 30)), "is not UTF-8 text: byte 3 is 0xff"),
+        (lambda d: text(5, path=bad_file(d, b"a" * 30 + b"\xed\xa0\x80")), "is not UTF-8 text: byte 30 is 0xed"),
+        (lambda d: text(1, path=bad_file(d, b"\r\n" * 19)), r"has 19 characters; it must have 20 or more"),
         (lambda _: fit_ngram(np.zeros(3, int), 4, 2), "order is 4; it must be 1 to 3"),
     ],
 )

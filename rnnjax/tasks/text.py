@@ -17,6 +17,8 @@ from rnnjax.types import Array, Batch, Task
 
 SPLITS = ("train", "validation", "test")
 
+CODE_POINTS = 0x110000  # of Unicode
+
 UNKNOWN = "\ufffd"  # the Unicode replacement character stands for what the training part does not contain
 
 
@@ -70,9 +72,7 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
         right = (jnp.argmax(outputs, axis=-1) == batch.targets).astype(jnp.float32)
         return {"bits_per_character": loss(outputs, batch) / math.log(2), "accuracy": mean(batch, right)}
 
-    if data.sha256 not in _BASELINES:
-        _BASELINES[data.sha256] = tuple(ngram_bits_per_character(data, order, "validation") for order in (1, 5))
-    unigram, five_gram = _BASELINES[data.sha256]
+    unigram, five_gram = (ngram_bits_per_character(data, order, "validation") for order in (1, 5))
     return Task(
         sample,
         loss,
@@ -83,12 +83,9 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
         readout="every",
         score="bits_per_character",
         baseline=unigram,
-        solved=five_gram,
+        solved=min(five_gram, unigram),  # a text without structure is no better known from its last characters
         causal=True,
     )
-
-
-_BASELINES: dict[str, tuple[float, float]] = {}  # sha256 of a text -> its n-grams' scores, found once a process
 
 
 class TextData(NamedTuple):
@@ -98,40 +95,36 @@ class TextData(NamedTuple):
     validation: np.ndarray
     test: np.ndarray
     vocabulary: str  # the characters of the training part, sorted, then UNKNOWN; a character's id is its index
-    sha256: str  # of the UTF-8 bytes
+    sha256: str  # of the bytes, as they were read
 
 
 def text_data(path: str | os.PathLike | None = None) -> TextData:
     """Reads a UTF-8 file, or, by default, the language reference that Python ships as `pydoc_data.topics`.
 
     The default is the dict's values joined in sorted key order: some 465,000 characters of English technical prose,
-    which differ between versions of Python, hence the sha256.
+    which differ between versions of Python, hence the sha256. A byte order mark at the start is left out, and CRLF
+    and a lone CR are read as newlines, so that a text is the same whatever system it was written on. A file is read
+    again at each call, and taken apart again only if its content is none of the last two.
 
     Raises ValueError where the file cannot be read, is not UTF-8, or has fewer than 20 characters.
     """
     content = _python_topics() if path is None else _read(path)
     try:
-        characters = content.decode("utf-8")
+        data = _take_apart(content)
     except UnicodeDecodeError as error:
         raise ValueError(f"{_name(path)} is not UTF-8 text: byte {error.start} is {content[error.start]:#x}") from None
-    n = len(characters)
+    n = len(data.train) + len(data.validation) + len(data.test)
     if n < 20:  # so that each split has at least one
         raise ValueError(f"{_name(path)} has {n} characters; it must have 20 or more")
-    train, validation = n * 90 // 100, n * 95 // 100
-    vocabulary = "".join(sorted(set(characters[:train]) - {UNKNOWN})) + UNKNOWN
-    ids = encode(characters, vocabulary)
-    return TextData(
-        ids[:train], ids[train:validation], ids[validation:], vocabulary, hashlib.sha256(content).hexdigest()
-    )
+    return data
 
 
 def encode(characters: str, vocabulary: str) -> np.ndarray:
     """A string -> int32 ids `[T]`; what is not in the vocabulary becomes the last id."""
+    ids = np.full(CODE_POINTS, len(vocabulary) - 1, np.int32)
     known = _code_points(vocabulary[:-1])
-    points = _code_points(characters)
-    ids = np.searchsorted(known, points)
-    found = known[np.minimum(ids, len(known) - 1)] == points if len(known) else np.zeros(len(points), bool)
-    return np.where(found, ids, len(known)).astype(np.int32)
+    ids[known] = np.arange(len(known))
+    return ids[_code_points(characters)]
 
 
 def decode(ids: np.ndarray | Array, vocabulary: str) -> str:
@@ -143,8 +136,31 @@ def ngram_bits_per_character(data: TextData, order: int, split: str) -> float:
     """The mean of -log2 p(character | the order - 1 before it) over `split`, by the n-gram fitted on `data.train`."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    probability = fit_ngram(data.train, order, len(data.vocabulary))
-    return float(-np.mean(np.log2(probability(getattr(data, split)))))
+    text = (data.sha256, len(data.vocabulary), *(len(getattr(data, name)) for name in SPLITS))
+    scores = _SCORES.setdefault((*text, order), {})
+    if split not in scores:
+        probability = fit_ngram(data.train, order, len(data.vocabulary))
+        for name in {split, "validation", "test"}:  # one fit of a large text takes half a minute
+            scores[name] = max(0.0, float(-np.mean(np.log2(probability(getattr(data, name))))))
+    return scores[split]
+
+
+_SCORES: dict[tuple, dict[str, float]] = {}  # of each text and order, found once a process
+
+
+@functools.lru_cache(maxsize=2)
+def _take_apart(content: bytes) -> TextData:
+    characters = content.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    n = len(characters)
+    train, validation = n * 90 // 100, n * 95 // 100
+    seen = np.zeros(CODE_POINTS, bool)
+    seen[_code_points(characters[:train])] = True
+    seen[ord(UNKNOWN)] = False
+    vocabulary = "".join(map(chr, np.flatnonzero(seen))) + UNKNOWN
+    ids = encode(characters, vocabulary)
+    ids.flags.writeable = False  # the caller shares it with the next one
+    sha256 = hashlib.sha256(content).hexdigest()
+    return TextData(ids[:train], ids[train:validation], ids[validation:], vocabulary, sha256)
 
 
 def _code_points(characters: str) -> np.ndarray:

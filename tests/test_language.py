@@ -1,0 +1,131 @@
+"""A character model read and written, against a plain loop over the text in float64."""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import outputs
+from rnnjax.cells import gru, lstm
+from rnnjax.config import Config, check, hyperparameters
+from rnnjax.language import bits_per_character, generate
+from rnnjax.modules import SequenceModel
+from rnnjax.tasks import text_data
+from rnnjax.training import make_train
+
+V = 5
+TOKENS = np.random.default_rng(0).integers(0, V, 300)
+
+
+def make(cell=gru, **options):
+    options = {"readout": "every"} | options
+    return SequenceModel([cell(6)], input_size=V, output_size=V, tokens=True, rngs=nnx.Rngs(0), **options)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make()
+
+
+def plain_loop(model, tokens, starts):
+    """-log2 p of each token but the first, one step after the other; the state is new at each of `starts`."""
+
+    @jax.jit
+    def step(carry, token):
+        return model(token[None, None], initial_carry=carry, return_carry=True)
+
+    bits = []
+    for t, (read, due) in enumerate(itertools.pairwise(tokens)):
+        if t in starts:
+            carry = model.initial_carry((1,))
+        carry, logits = step(carry, jnp.asarray(read))
+        p = np.asarray(logits[0, 0], np.float64)
+        bits.append(math.log2(np.exp(p).sum()) - p[due] / math.log(2))
+    return bits
+
+
+@pytest.mark.parametrize(
+    "N, streams, piece, starts",
+    [
+        (300, 1, 128, {0}),
+        (300, 4, 16, {0, 75, 150, 225}),  # 299 = 75 + 75 + 75 + 74
+        (50, 4, 16, {0, 17, 34}),  # three streams of at least a piece
+        (20, 16, 128, {0}),
+        (2, 16, 128, {0}),
+    ],
+)
+def test_every_character_but_the_first_is_scored_once(model, N, streams, piece, starts):
+    found = jax.jit(lambda tokens: bits_per_character(model, tokens, streams, piece))(TOKENS[:N])
+    assert found == pytest.approx(np.mean(plain_loop(model, TOKENS[:N], starts)), rel=1e-5)
+
+
+def test_a_model_that_writes_its_likeliest_token_goes_on_from_the_prompt(model):
+    prompt = jnp.array([3, 1, 4])
+    written = np.asarray(generate(model, prompt, 4, jax.random.key(0), 0.0))
+    expected = list(np.asarray(prompt))
+    for _ in range(4):
+        expected.append(int(jnp.argmax(model(jnp.array(expected)[:, None])[-1, 0])))
+    assert written.tolist() == expected[3:]
+    assert generate(model, prompt, 0, jax.random.key(0)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda m, key: generate(m, jnp.array([1, 5]), 3, key), r"^prompt holds 5; the model knows 0 to 4$"),
+        (lambda m, key: generate(m, jnp.array([-1]), 3, key), r"^prompt holds -1; the model knows 0 to 4$"),
+        (
+            lambda m, key: generate(m, jnp.array([], int), 3, key),
+            r"^prompt has the shape \(0,\); it must be \[N\]",
+        ),
+        (lambda m, key: generate(m, jnp.zeros((2, 2), int), 3, key), r"^prompt has the shape \(2, 2\)"),
+        (lambda m, key: generate(m, jnp.array([1.0]), 3, key), r"^prompt is of float32; it must hold integers$"),
+        (lambda m, key: generate(m, jnp.array([1]), -1, key), r"^length is -1; it must be an integer, 0 or more$"),
+        (lambda m, key: generate(m, jnp.array([1]), 3, key, -0.5), r"^temperature is -0.5; it must be a number, 0"),
+        (lambda m, key: generate(m, jnp.array([1]), 3, key, math.nan), r"^temperature is nan; it must be"),
+        (lambda m, key: bits_per_character(m, np.array([0, 7])), r"^tokens holds 7; the model knows 0 to 4$"),
+        (
+            lambda m, key: bits_per_character(m, np.array([0])),
+            r"^tokens has the shape \(1,\); it must be \[N\]",
+        ),
+        (lambda m, key: bits_per_character(make(lstm, bidirectional=True), TOKENS), r"^a bidirectional model reads ah"),
+        (lambda m, key: generate(make(readout="mean"), jnp.array([1]), 3, key), r"^readout is 'mean'; a model that sc"),
+    ],
+)
+def test_what_cannot_be_scored_or_written_is_refused(model, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(model, jax.random.key(0))
+
+
+SENTENCE = "The quick brown fox jumps over the lazy dog. The end of it."
+
+
+@pytest.mark.parametrize(
+    "content, starts",
+    [
+        (SENTENCE.encode() + b"\n", "The "),
+        pytest.param(b"a" * 60, "aaaa", marks=pytest.mark.slow),
+        (("\ufeff" + "\r\n你好，世界🎉" * 9).encode(), "\n你好，"),
+    ],
+    ids=["60-characters", "one-character", "chinese-dos"],
+)
+def test_the_smallest_texts_that_train_are_scored_and_written(content, starts, tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_bytes(content)
+    settings = {"cell": "rnn", "hidden_size": 3, "embedding_size": 2, "batch_size": 1, "eval_batch": 3}
+    config = Config(task="text", text_path=str(path), seq_len=2, **settings, steps=1, eval_every=1, optimizer="sgd")
+    config = dataclasses.replace(config, gradient_flow=False)
+    check(config)
+    train = make_train(config)
+    state, records = jax.jit(train.run)(jax.random.key(0), hyperparameters(config))
+    score, sample = outputs.read_and_write(config, train, state.params)
+    assert np.isfinite([records["eval_loss"][0], *(v for name, v in score.items() if name != "text_sha256")]).all()
+    assert sample.startswith(starts) and len(sample) == len(starts) + outputs.SAMPLE_LENGTH + 1
+    data = text_data(path)
+    bits = plain_loop(train.model(state.params), data.test, {0})
+    assert score["test_bits_per_character"] == pytest.approx(np.mean(bits), rel=1e-4)
