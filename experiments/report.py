@@ -22,7 +22,7 @@ from absl import flags
 from experiments.flags import BadSetting, main_with_errors
 from experiments.html_page import escape, figures_html, page_html, table_html
 from rnnjax import plotting
-from rnnjax.intervals import quantile, wilson_interval
+from rnnjax.intervals import quantile, told_apart, wilson_interval
 from rnnjax.plot_style import cell_color
 from rnnjax.run_data import RunData, diverged_at, group_by_setting, read_run
 from rnnjax.runs import EXIT_DONE, check_directory, write_file
@@ -173,6 +173,7 @@ def _problem(settings):
         f"{_number(first.result['solved_threshold'])} at some evaluation.</p>"
         "<h3>Best setting of each cell</h3>",
         _summary_table(best, varied),
+        _rivals(best, settings),
     ]
     runs = [run for setting in best for run in setting.runs]
     figures = [("Learning curves of these settings", lambda **o: plotting.learning_curve(runs, **o))]
@@ -204,6 +205,26 @@ def _summary_table(settings, varied):
         cells += [rate + diverged, _number(s.solved_at), _number(s.reach), _duration(s.seconds)]
         rows.append([*cells, _number(s.steps_per_second)])
     return table_html(header, rows)
+
+
+def _rivals(best, settings):
+    """A sentence on how many other settings of a cell its seeds cannot tell from the best."""
+    found = []
+    for top in best:
+        others = [s for s in settings if s is not top and s.config["cell"] == top.config["cell"]]
+        equal = sum(not told_apart(*_scores_of_common_seeds(top, other)) for other in others)
+        found += [f"{equal} of the {len(others)} others of {escape(top.config['cell'])}"] if others else []
+    if not found:
+        return ""
+    return (
+        "<p>Settings that the seeds cannot tell from the best (exact sign test at 95 % over the seeds in common; fewer "
+        f"than 6 seeds tell nothing apart): {', '.join(found)}.</p>"
+    )
+
+
+def _scores_of_common_seeds(*settings):
+    scores = [{run.config.get("seed"): score for run, score in zip(s.runs, s.scores, strict=True)} for s in settings]
+    return [[of_one[seed] for seed in scores[0] if all(seed in other for other in scores)] for of_one in scores]
 
 
 def _lr_map(settings, best, name):

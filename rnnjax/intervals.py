@@ -28,6 +28,12 @@ def agreed(labels: Sequence[str]) -> str | None:
     return top if labels.count(top) >= needed(len(labels)) else None
 
 
+def told_apart(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether values of the same seeds differ: in `needed` of the pairs or more, the same side is smaller."""
+    smaller = (sum(x < y for x, y in zip(*pair, strict=True)) for pair in ((a, b), (b, a)))
+    return max(smaller) >= needed(len(a))
+
+
 def median(values: Sequence[float]) -> float:
     """The median; NaN where it depends on what a value that is not a number would have been."""
     low, high = (quantile(side, 0.5) for side in _sides(values))

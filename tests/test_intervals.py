@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rnnjax.intervals import agreed, median, median_interval, needed, quantile, wilson_interval
+from rnnjax.intervals import agreed, median, median_interval, needed, quantile, told_apart, wilson_interval
 
 
 def test_so_many_seeds_must_agree_as_the_exact_sign_test_asks():
@@ -58,6 +58,17 @@ def test_a_verdict_needs_ten_of_twelve_and_is_seldom_one_that_most_seeds_lack():
         assert np.mean([agreed(table) is not None for table in tables]) < 0.05
     tables = rng.choice(["vanishing", "healthy"], (2000, 12), p=[0.98, 0.02]).tolist()
     assert np.mean([agreed(table) == "vanishing" for table in tables]) > 0.99
+
+
+def test_two_settings_are_told_apart_by_the_seeds_that_they_share():
+    low, high = [0.1] * 8, [0.2] * 8
+    assert told_apart(low, high) and told_apart(high, low) and told_apart(low, [math.inf] * 8)
+    assert not told_apart(low, [0.2] * 7 + [0.1])  # a tie is no difference
+    assert (
+        not told_apart(low[:5], high[:5]) and not told_apart([], []) and not told_apart([math.inf] * 8, [math.inf] * 8)
+    )
+    rng = np.random.default_rng(2)
+    assert np.mean([told_apart(*rng.standard_cauchy((2, 12)).tolist()) for _ in range(2000)]) < 0.05
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 5), (1, 4), (3, 4), (8, 8), (40, 97)])

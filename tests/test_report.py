@@ -143,6 +143,16 @@ def test_the_page_shows_the_best_setting_of_each_cell_with_its_interval(page):
     assert "lr 0.01 (12), 0.001 (8)" in shown
 
 
+def test_the_page_says_which_settings_cannot_be_told_from_the_best(page, tmp_path):
+    shown = " ".join(" ".join(Page(page.read_text()).texts).split())
+    assert "1 of the 1 others of gru, 1 of the 1 others of rnn." in shown  # 4 seeds tell nothing apart
+    for lr, error in ((0.1, 0.01), (0.2, 0.02), (0.3, 0.01)):
+        for seed in range(6):
+            write_trial(tmp_path / f"{lr}{seed}", "gru", lr, seed, error * (1 + (lr == 0.3) * (seed % 2) + seed / 10))
+    text = report.write_report([str(tmp_path)], str(tmp_path / "page")).read_text()
+    assert "1 of the 2 others of gru." in text
+
+
 def test_what_is_missing_is_one_line(tmp_path, sweep):
     with pytest.raises(ValueError, match="is not a directory; allowed: a run directory"):
         report.find_runs([str(tmp_path / "none")])
