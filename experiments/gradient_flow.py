@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from rnnjax.keys import Purpose, purpose_key
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
@@ -30,6 +28,7 @@ from rnnjax import plotting, runs
 from rnnjax.cells import CELLS
 from rnnjax.config import Config, check, hyperparameters, nearest
 from rnnjax.diagnostics.gradient_flow import gradient_flow, gradient_reach, rms_over_batch, total_norm
+from rnnjax.keys import Purpose, purpose_key
 from rnnjax.run_data import group_by_setting
 from rnnjax.training import make_train
 

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 from experiments import gradient_flow, report  # noqa: E402
 from rnnjax import runs  # noqa: E402
 from rnnjax.config import Config, hyperparameters  # noqa: E402
+from rnnjax.keys import Purpose, purpose_key  # noqa: E402
 from rnnjax.training import make_train  # noqa: E402
 
 EVIL = "<script>alert('x')</script>"
@@ -185,7 +186,7 @@ def test_the_gradient_profile_is_that_of_backpropagation_by_hand(tmp_path):
     names = ("weights/W_x", "weights/W_h", "weights/b", "readout/kernel", "readout/bias")
     arrays = runs.load_params(tmp_path / "run")
     W_x, W_h, b, W, c = (next(a.astype(float) for n, a in arrays.items() if f"{end}/" in n + "/") for end in names)
-    batch = jax.jit(lambda key: train.task.sample(key, 4, "validation"))(jax.random.key(7))
+    batch = jax.jit(lambda key: train.task.sample(key, 4, "validation"))(purpose_key(Purpose.DIAGNOSIS, 7))
     squares = np.zeros((6, 4))
     for k, L in enumerate(np.asarray(batch.lengths)):
         hs = [np.zeros(5)]
