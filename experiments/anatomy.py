@@ -71,7 +71,9 @@ Row = dict[str, list[Measures]]  # "start" and "trained", a seed each
 def main(_) -> int:
     config = load_config()
     planned = plan(config)
-    out = seeds.train_all([trial for trials in planned.values() for trial in trials], WORKDIR.value, OUT.value)
+    out = seeds.train_all(
+        [trial for trials in planned.values() for trial in trials], WORKDIR.value, "anatomy", OUT.value
+    )
     if out is None:
         return runs.EXIT_STOPPED
     rows = {}

@@ -100,8 +100,9 @@ def main(_):
         raise app.UsageError(f"unknown suite {', '.join(unknown)}; allowed: {', '.join(SUITES)}")
     if FLAGS.threads == "1":
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the workers inherit it
-    out = pathlib.Path(FLAGS.out)
-    out.mkdir(parents=True, exist_ok=True)
+    from rnnjax.directories import own_directory  # here: the children of other libraries have no JAX
+
+    out = own_directory(FLAGS.out, "benchmark")
     results, report = {"machine": machine()}, []
     suites = {"layers": layers, "sweep": sweep, "trials": trials, "diagnostics": diagnostics}
     suites |= {"costs": costs_of_diagnostics, "memory": memory, "startup": startup}

@@ -65,7 +65,7 @@ PAIRS = (
 def main(_) -> int:
     base = Config(**BASE)
     planned = [trials_of(pair, base) for pair in PAIRS]
-    out = seeds.train_all([trial for both in planned for trials in both for trial in trials], WORKDIR.value)
+    out = seeds.train_all([trial for both in planned for trials in both for trial in trials], WORKDIR.value, "cures")
     if out is None:
         return runs.EXIT_STOPPED
     rows = []

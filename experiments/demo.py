@@ -8,7 +8,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import json
 import statistics
 
 from absl import flags
@@ -54,7 +53,7 @@ TEXT = Config(
 
 def main(_) -> int:
     prepare_devices(ADDING)
-    workdir = Path(WORKDIR.value)
+    workdir = runs.own_directory(WORKDIR.value, "demo")
     adding = sweep.grid(ADDING, {"cell": CELLS, "seed": SEEDS})
     with runs.stop_signals() as stop:
         if not run_sweep(adding, workdir / "adding", stop) or not run_sweep([TEXT], workdir / "text", stop):
@@ -71,7 +70,7 @@ def show(workdir: Path, adding: list[Config]) -> None:
         table.add_column(column, justify="left" if column == "cell" else "right")
     for cell in CELLS:
         trials = [trial for trial in adding if trial.cell == cell]
-        results = [json.loads((trial_directory(workdir / "adding", t) / "result.json").read_text()) for t in trials]
+        results = [runs.read_result(trial_directory(workdir / "adding", t)) for t in trials]
         steps = [r["solved_at"] for r in results if r["solved_at"] is not None]
         table.add_row(
             cell,
@@ -85,7 +84,7 @@ def show(workdir: Path, adding: list[Config]) -> None:
     console.print("Medians over seeds. Reach: how far back |dL/dh_t| stays above 1/1000 of its last value.\n")
 
     text = trial_directory(workdir / "text", TEXT)
-    result = json.loads((text / "result.json").read_text())
+    result = runs.read_result(text)
     console.print(
         f"A character LSTM after {TEXT.steps} steps: {result['test_bits_per_character']:.3f} bits per character on "
         f"held-out text (5-gram {result['test_five_gram']:.3f}, unigram {result['test_unigram']:.3f}). It writes:\n"

@@ -28,7 +28,8 @@ def main(_) -> int:
     config = load_config()  # with a run too: the file may hold the run's cell
     try:
         config = config if workdir is None else read_run_config(workdir)
-        out = runs.check_directory(OUT.value or (Path(workdir) / "diagnostics" if workdir else "runs/diagnostics"))
+        out = OUT.value or (Path(workdir) / "diagnostics" if workdir else "runs/diagnostics")
+        out = runs.check_own_directory(out, "diagnosis")
         outputs.prepare_devices(config)
         subject = make_subject(config, workdir)
     except ValueError as error:
@@ -46,10 +47,7 @@ def read_run_config(workdir: str | Path) -> Config:
     for name in ("config.json", "params.npz"):
         if not Path(workdir, name).is_file():
             raise ValueError(f"{Path(workdir, name)} is missing; allowed: the directory of a finished run")
-    try:
-        return checked(Config(**runs.read_config(workdir)["config"]))
-    except TypeError as error:
-        raise ValueError(f"{Path(workdir, 'config.json')} is of another version: {error}") from None
+    return checked(outputs.trained_config(workdir))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from rnnjax.diagnostics.triage import Diagnosis
 
 def write_page(subject: Subject, out: str | Path, title: str) -> Diagnosis:
     """Measures, and writes index.html and diagnostics.json into `out`. Returns the verdict."""
-    out = runs.check_directory(out)
+    out = runs.check_own_directory(out, "diagnosis")
     verdict = triage(subject)
     sections = measure(subject, finite=verdict.verdict != "NaN")
     left_out = [section.left_out for section in sections.values() if section.left_out]
@@ -35,7 +35,7 @@ def write_page(subject: Subject, out: str | Path, title: str) -> Diagnosis:
         "config": outputs.config_dict(subject.config),
         "measures": {name: section.numbers for name, section in sections.items()},
     }
-    out.mkdir(parents=True, exist_ok=True)
+    runs.own_directory(out, "diagnosis")
     runs.write_file(out / "diagnostics.json", json.dumps(outputs.plain_numbers(record), allow_nan=False) + "\n")
     figures = [figure for section in sections.values() for figure in section.figures]
     runs.write_file(out / "index.html", _page(subject, verdict, figures, left_out, title))

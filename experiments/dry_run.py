@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import jax
 
-from experiments.lanes import Options, default_width, is_done, lane_count
+from experiments.lanes import Options, default_width, lane_count
+from experiments.sweep_files import open_store
 from experiments.sweep_progress import bucket_labels, duration
 from rnnjax import sweep
 from rnnjax.config import Config
@@ -18,12 +19,13 @@ def describe(trials: Sequence[Config], workdir: str | None, options: Options) ->
 
     The time is that of two steps of all lanes, once compiled.
     """
+    to_run = set(open_store(workdir, trials, options.early, options.accept_changes)[1] if workdir else trials)
     devices, total = options.devices or jax.local_devices(), 0.0
     buckets = sweep.buckets(trials)
     labels = bucket_labels(buckets)
     print(f"{len(trials)} trials in {len(buckets)} buckets on {len(devices)} devices ({devices[0].device_kind})")
     for bucket in buckets:
-        missing = [t for t in bucket.trials if not (workdir and is_done(workdir, t, options))]
+        missing = [trial for trial in bucket.trials if trial in to_run]
         line = f"{labels[sweep.bucket_id(bucket.config)]}: {len(missing)} of {len(bucket.trials)} trials to run"
         if missing:
             width = options.width or default_width(len(missing), devices, options)

@@ -84,7 +84,7 @@ def main_with_errors(
         sys.exit(main(_parse_flags(sys.argv if argv is None else argv, flag_values)))
     except (BadSetting, flags.Error, app.UsageError, runs.RunRefused) as error:
         _fail(error, runs.EXIT_BAD_FLAGS)
-    except (runs.RunBusy, OSError) as error:
+    except (runs.RunBusy, runs.RunFailed, OSError) as error:
         _fail(error, runs.EXIT_ERROR)
     except KeyboardInterrupt:
         _fail("interrupted", runs.EXIT_STOPPED)

@@ -160,10 +160,7 @@ def _ratio(profiles):
 
 
 def _config(run):
-    try:
-        return checked(Config(**run.config))
-    except TypeError as error:
-        raise ValueError(f"{run.path / 'config.json'} is of another version: {error}") from None
+    return checked(outputs.trained_config(run.path))
 
 
 def main(_) -> int:
@@ -174,14 +171,14 @@ def main(_) -> int:
     try:
         trained = find_trained(RUNS.value, TASK.value, SEQ_LEN.value) if RUNS.value else {}
         config = _base_config(trained)
-        out = runs.check_directory(OUT.value)
+        out = runs.check_own_directory(OUT.value, "gradient_flow")
         for cell in cells or trained or DEFAULT_CELLS:
             check(dataclasses.replace(config, cell=cell))
     except ValueError as error:
         raise BadSetting(str(error)) from error
     outputs.prepare_devices(config)
     compared = compare(cells or list(trained) or DEFAULT_CELLS, config, SEEDS.value, trained)
-    out.mkdir(parents=True, exist_ok=True)
+    runs.own_directory(out, "gradient_flow")
     plotting.gradient_profiles({c.cell: (c.initial, c.trained) for c in compared}, out / "gradient_flow.png")
     arrays = {f"{c.cell}.initial": c.initial for c in compared}
     arrays |= {f"{c.cell}.trained": c.trained for c in compared if c.trained is not None}

@@ -1,7 +1,7 @@
 """The trials of a sweep as lanes of one program a bucket: started, advanced, saved, resumed, published."""
 
 import contextlib
-import json
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +11,18 @@ import jax
 import numpy as np
 
 from experiments import outputs
+from experiments.sweep_files import TABLES, Store, complete, is_done, open_store, publish, trial_directory
 from experiments.sweep_progress import Progress
 from rnnjax import runs, sweep
 from rnnjax.config import Config
 
+__all__ = ["Options", "is_done", "run_sweep", "trial_directory"]
+
+_LOG = logging.getLogger(__name__)
+
 
 class Options(NamedTuple):
-    """How a sweep runs; nothing above the last two changes a trial's numbers, but `width` above 1 their last bits."""
+    """How a sweep runs; nothing above the last three changes a trial's numbers, but `width` above 1 their last bits."""
 
     save_seconds: float = 30.0  # between checkpoints, at most one lost
     lanes: int | None = None  # runs at a time; by default `width` a device
@@ -26,6 +31,12 @@ class Options(NamedTuple):
     share: tuple[int, int] = (0, 1)  # (0, 2) runs the first half of each bucket's trials
     stop_solved: bool = False  # a trial ends at the first evaluation that meets the task's threshold
     stop_hopeless: float | None = None  # ... or that has diverged, or beaten the baseline at none in this fraction
+    accept_changes: bool = False  # go on though an own cell, task or data changed since trials were begun or finished
+
+    @property
+    def early(self) -> bool:
+        """Whether trials may end before their steps."""
+        return self.stop_solved or self.stop_hopeless is not None
 
 
 class Lane(NamedTuple):
@@ -38,35 +49,26 @@ class Lane(NamedTuple):
 
 
 def run_sweep(trials: Sequence[Config], workdir: str | Path, stop, options: Options = Options()) -> bool:  # noqa: B008
-    """Runs the checked `trials` that are missing in `workdir`, bucket by bucket. False if `stop.requested` ended it."""
-    workdir = runs.check_directory(workdir)
-    buckets = [sweep.deal(bucket, *options.share) for bucket in sweep.buckets(list(dict.fromkeys(trials)))]
-    missing = [trial for bucket in buckets for trial in bucket.trials if not is_done(workdir, trial, options)]
-    with Progress(buckets, missing) as progress:
+    """Runs the checked `trials` that are missing in `workdir`, bucket by bucket. False if `stop.requested` ended it.
+
+    Raises RunRefused as `open_store` does, before anything is written; RunFailed, at the end, where what follows
+    training failed for some trials.
+    """
+    trials = list(dict.fromkeys(trials))
+    store, missing = open_store(workdir, trials, options.early, options.accept_changes)
+    runs.own_directory(workdir, "sweep", *TABLES)
+    buckets = [sweep.deal(bucket, *options.share) for bucket in sweep.buckets(trials)]
+    shares = {trial for bucket in buckets for trial in bucket.trials}
+    with Progress(buckets, [trial for trial in missing if trial in shares]) as progress:
         for bucket in buckets:
-            if not run_bucket(bucket, workdir, stop, progress, options):
+            if not run_bucket(bucket, store, stop, progress, options):
                 return False
+    if store.failures:
+        raise runs.RunFailed(f"{len(store.failures)} trials are not complete, such as {store.failures[0]}")
     return True
 
 
-def trial_directory(workdir: str | Path, trial: Config) -> Path:
-    """Where a trial's run directory is."""
-    return Path(workdir) / "trials" / sweep.trial_id(trial)
-
-
-def is_done(workdir: str | Path, trial: Config, options: Options = Options()) -> bool:  # noqa: B008
-    """Whether a trial's result is there: it is the last file that a trial writes.
-
-    A trial that was stopped early is done for a sweep that stops trials early too.
-    """
-    path = trial_directory(workdir, trial) / "result.json"
-    if not path.exists():
-        return False
-    early = options.stop_solved or options.stop_hopeless is not None
-    return early or json.loads(path.read_text())["stopped"] is None
-
-
-def run_bucket(bucket: sweep.Bucket, workdir: Path, stop, progress: Progress, options: Options) -> bool:
+def run_bucket(bucket: sweep.Bucket, store: Store, stop, progress: Progress, options: Options) -> bool:
     """Runs the trials of one compiled program as lanes, and publishes each as it ends. False if it was stopped.
 
     A lane whose trial has ended takes the next. The lanes under way are checkpointed together, and found again by
@@ -75,22 +77,24 @@ def run_bucket(bucket: sweep.Bucket, workdir: Path, stop, progress: Progress, op
     """
     number, count = options.share
     share = f"-{number}of{count}" if count > 1 else ""
-    path = workdir / "buckets" / f"{sweep.bucket_id(bucket.config)}{share}"
-    if all(is_done(workdir, trial, options) for trial in bucket.trials) and not path.exists():
+    path = store.workdir / "buckets" / f"{sweep.bucket_id(bucket.config)}{share}"
+    if all(map(store.is_done, bucket.trials)) and not path.exists():
         return True
     devices = options.devices or jax.local_devices()
     width = options.width or stored_width(path) or default_width(len(bucket.trials), devices, options)
     options = options._replace(devices=devices, width=width)
     identity = sweep.static_settings(bucket.config) | {"width": width}
-    with (
-        jax.enable_x64(bucket.config.dtype == "float64"),
-        runs.open_run(path, identity, outputs.device_info()) as run,
-    ):
-        missing = {sweep.trial_id(trial): trial for trial in bucket.trials if not is_done(workdir, trial, options)}
-        lanes = sweep.make_lanes(bucket.config, devices, width)
-        finished = not missing or run_lanes(run, lanes, missing, bucket, workdir, stop, progress, options)
-        if finished:
-            runs.discard_run(run)
+    sources = {name: source._replace(texts={}) for name, source in store.sources_of(bucket.config).items()}
+    with jax.enable_x64(bucket.config.dtype == "float64"):
+        info = outputs.device_info()
+        info["numbers"] |= {"one_device": len(devices) == 1} if width > 1 else {}  # see `sweep.make_lanes`
+        with runs.open_run(path, identity, info, sources, options.accept_changes) as run:
+            lanes = sweep.make_lanes(bucket.config, devices, width)
+            missing = [trial for trial in bucket.trials if not store.is_done(trial)]
+            missing = {sweep.trial_id(trial): trial for trial in missing if not complete(store, trial, lanes.train)}
+            finished = not missing or run_lanes(run, lanes, missing, bucket, store, stop, progress, options)
+            if finished:
+                runs.discard_run(run)
     if finished and number == 0:
         discard_other_shares(path, count)
     return finished
@@ -100,14 +104,11 @@ def discard_other_shares(path: Path, count: int) -> None:
     """Removes what a sweep of another number of processes had under way in this bucket."""
     for other in path.parent.glob(f"{path.name[:16]}*"):
         if other != path and not other.name.endswith(f"of{count}"):
-            with (
-                contextlib.suppress(runs.RunBusy),
-                runs.open_run(other, runs.read_config(other)["config"], {}) as run,
-            ):
-                runs.discard_run(run)
+            with contextlib.suppress(runs.RunBusy):
+                runs.remove_run(other)
 
 
-def run_lanes(run, lanes, missing, bucket, workdir, stop, progress, options) -> bool:
+def run_lanes(run, lanes, missing, bucket, store, stop, progress, options) -> bool:
     """Advances lanes by a chunk at a time until all of `missing` is published."""
     K = lane_count(len(missing), options)
     slots: list[Lane | None] = [None] * K
@@ -132,7 +133,9 @@ def run_lanes(run, lanes, missing, bucket, workdir, stop, progress, options) -> 
         ended = {k: reason for k in live if (reason := why_ended(slots[k], lanes.train.task, options))}
         params = jax.device_get(states.params) if ended else None
         for k, reason in ended.items():
-            publish(workdir, lanes.train, slots[k], sweep.take_lane(params, k), reason, options)
+            stopped, history = None if reason == "steps" else reason, run.record.get("history", ())
+            trial, records, seconds, _ = slots[k]
+            publish(store, trial, lanes.train, sweep.take_lane(params, k), records, seconds, stopped, history)
             progress.published(slots[k])
             slots[k] = None
         under_way = [k for k, slot in enumerate(slots) if slot]
@@ -213,8 +216,15 @@ def lane_count(trials: int, options: Options) -> int:
 
 
 def stored_width(path: Path) -> int | None:
-    """The lane width of the bucket that was begun in this directory."""
-    return runs.read_config(path)["config"].get("width") if (path / "config.json").exists() else None
+    """The lane width of the bucket that was begun in this directory; one whose record is damaged begins anew."""
+    if not (path / "config.json").exists():
+        return None
+    try:
+        return runs.read_config(path)["config"].get("width")
+    except runs.RunRefused as error:
+        _LOG.warning("%s; the trials that were under way begin anew", error)
+        runs.remove_run(path)
+        return None
 
 
 def stack(trees: Sequence[Any]) -> Any:
@@ -236,19 +246,3 @@ def why_ended(lane: Lane, task, options: Options) -> str | None:
         return "diverged"
     late = record["step"] >= options.stop_hopeless * lane.trial.steps
     return "hopeless" if late and not max(scores) > better * task.baseline else None
-
-
-def publish(workdir: Path, train, lane: Lane, params, reason: str, options: Options) -> None:
-    """Writes one trial's run directory. A trial half published before starts anew; one published meanwhile stands."""
-    trial = lane.trial
-    with runs.open_run(trial_directory(workdir, trial), outputs.config_dict(trial), outputs.device_info()) as run:
-        if is_done(workdir, trial, options):
-            return
-        (run.path / "result.json").unlink(missing_ok=True)  # of a trial that was stopped early
-        runs.latest_checkpoint(run, None)  # there is none: this empties the log
-        runs.append_rows(run, [outputs.metrics_row(record) for record in lane.records])
-        flow = outputs.stack_rows([outputs.flow_row(r) for r in lane.records]) if trial.gradient_flow else {}
-        if flow:
-            runs.save_arrays(run.path / "gradient_flow.npz", flow)
-        stopped = None if reason == "steps" else reason
-        outputs.write_result(run, trial, train, params, flow, lane.seconds, stopped)

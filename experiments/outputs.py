@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 from pathlib import Path
@@ -14,10 +13,12 @@ import numpy as np
 
 from experiments.flags import BadSetting
 from rnnjax import language, plotting, runs
+from rnnjax.cells import CELLS
 from rnnjax.config import Config
 from rnnjax.diagnostics.gradient_flow import gradient_reach, total_norm
 from rnnjax.keys import Purpose, purpose_key
-from rnnjax.tasks import decode, encode, ngram_bits_per_character, text_data
+from rnnjax.sources import Source, source_of, source_of_data
+from rnnjax.tasks import TASKS, decode, encode, ngram_bits_per_character, text_data
 from rnnjax.training import BLAME, Train
 
 SAMPLE_LENGTH = 400
@@ -37,9 +38,11 @@ def metrics_row(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def flow_row(record: dict[str, Any]) -> dict[str, np.ndarray]:
-    """|dL/dh_t| `[T]` by name, such as `layer0.c` or `layer1.backward.h`, with the step."""
+    """|dL/dh_t| `[T]` by name, such as `layer0.c` or `layer1.backward.h`, with the step; {} if none was recorded."""
+    if not record["flow"]:
+        return {}
     row = {"step": np.asarray(record["step"])}
-    for layer, parts in enumerate(record["flow"] or ()):
+    for layer, parts in enumerate(record["flow"]):
         for path, norm in jax.tree_util.tree_leaves_with_path(parts):
             names = [f".{key.name}" if hasattr(key, "name") else (".forward", ".backward")[key.idx] for key in path]
             names = names if any(hasattr(key, "name") for key in path) else [*names, ".h"]
@@ -48,14 +51,13 @@ def flow_row(record: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def stack_rows(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Rows of `flow_row` as the arrays of gradient_flow.npz: step `[E]`, the rest `[E, T]`."""
+    """Rows of `flow_row` as the arrays of gradient_flow.npz: step `[E]`, the rest `[E, T]`; {} of empty ones."""
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
 
 
-def unstack_rows(arrays: dict[str, np.ndarray], last_step: int) -> list[dict[str, np.ndarray]]:
-    """The rows up to `last_step`: what a checkpoint of that step goes on from."""
-    count = int(np.sum(arrays["step"] <= last_step)) if arrays else 0
-    return [{name: array[k] for name, array in arrays.items()} for k in range(count)]
+def unstack_rows(arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The inverse of `stack_rows`."""
+    return [{name: array[k] for name, array in arrays.items()} for k in range(len(arrays["step"]))] if arrays else []
 
 
 def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.ndarray], seconds: float) -> dict:
@@ -89,27 +91,47 @@ def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.n
 
 
 def finish(run: runs.Run, config: Config, train: Train, params: Any, flow: dict, seconds: float) -> dict[str, Any]:
-    """Writes parameters, result, figures and, for text, the test score and a sample. Returns the result."""
-    result = write_result(run, config, train, params, flow, seconds)
-    plotting.learning_curve([run.path], run.path / "learning_curve.png")
-    if flow:
-        plotting.gradient_map(run.path, run.path / "gradient_map.png")
-    return result
+    """Writes parameters, result, figures and, for text, the test score and a sample. Returns the result.
+
+    Raises RunFailed where something fails once the parameters and the result of training are on disk.
+    """
+    write_trained(run, config, train, params, flow, seconds)
+    return complete_result(run, config, train, params, figures=True)
 
 
-def write_result(
+def write_trained(
     run: runs.Run, config: Config, train: Train, params: Any, flow: dict, seconds: float, stopped: str | None = None
-) -> dict[str, Any]:
-    """All that `finish` writes but the figures; result.json last. `stopped` says why a run ended before its steps."""
-    rows = runs.read_rows(run.path)
-    result = summary(config, train, rows, flow, seconds) | {"stopped": stopped}
+) -> None:
+    """All that a run has once it is trained, before anything that may fail: params.npz, and a result.json that is not
+    yet `complete`. `stopped` says why a run ended before its steps."""
     runs.save_params(run, params)
-    if config.task == "text":
-        score, sample = read_and_write(config, train, params)
-        result |= score
-        runs.write_file(run.path / "sample.txt", sample)
-    runs.write_file(run.path / "result.json", json.dumps(result, indent=1) + "\n")
-    return result
+    result = summary(config, train, runs.read_rows(run.path), flow, seconds)
+    runs.write_json(run.path / "result.json", result | {"stopped": stopped, "complete": False})
+
+
+def complete_result(
+    run: runs.Run, config: Config, train: Train, params: Any, figures: bool = False
+) -> dict[str, Any] | None:
+    """What follows training: for text the test score and a sample, and figures; then `complete` becomes true."""
+    result, doing = runs.read_result(run.path), "its test score and sample"
+    try:
+        if config.task == "text":
+            score, sample = read_and_write(config, train, params)
+            result |= score
+            runs.write_file(run.path / "sample.txt", sample)
+        doing = "its figures"
+        if figures:
+            plotting.learning_curve([run.path], run.path / "learning_curve.png")
+            if (run.path / "gradient_flow.npz").exists():
+                plotting.gradient_map(run.path, run.path / "gradient_map.png")
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise runs.RunFailed(
+            f"{run.path} is trained and holds params.npz, metrics.jsonl and result.json, but {doing} failed "
+            f"({reason}); the same command goes on from there"
+        ) from error
+    runs.write_json(run.path / "result.json", result | {"complete": True})
+    return result | {"complete": True}
 
 
 def read_and_write(config: Config, train: Train, params: Any) -> tuple[dict[str, float], str]:
@@ -133,6 +155,33 @@ def read_and_write(config: Config, train: Train, params: Any) -> tuple[dict[str,
 def config_dict(config: Config) -> dict[str, Any]:
     """The config as config.json holds it."""
     return dataclasses.asdict(config)
+
+
+def sources(config: Config) -> dict[str, Source]:
+    """What a run computes from beside its config, as it is now: the files of its own cell and task, and its data."""
+    own = {f"cell {config.cell!r}": CELLS[config.cell], f"task {config.task!r}": TASKS[config.task]}
+    found = {name: source for name, factory in own.items() if (source := source_of(factory)) is not None}
+    if config.text_path is not None:
+        found["the file of text_path"] = source_of_data(config.text_path)
+    elif config.task == "text":
+        found["Python's own text"] = Source("pydoc_data.topics", text_data(None).sha256, {})
+    return found
+
+
+def trained_config(workdir: str | os.PathLike) -> Config:
+    """The config of a run directory whose parameters are to be read, not yet checked; nothing is executed.
+
+    Raises RunRefused, in one line that names the file, where it is damaged or of another version of this program, or
+    where the run was made from other sources than are there now.
+    """
+    record = runs.read_config(workdir)
+    try:
+        config = Config(**record["config"])
+    except TypeError as error:
+        raise runs.RunRefused(f"{workdir}/config.json is of another version of this program: {error}") from None
+    if config.cell in CELLS and config.task in TASKS:  # else the check of the config says so
+        runs.check_sources(workdir, sources(config))
+    return config
 
 
 def plain_numbers(value: Any) -> Any:
@@ -207,7 +256,10 @@ def usable_cores() -> int:
 
 
 def device_info() -> dict[str, Any]:
-    """What a run was computed on, for config.json. Raises BadSetting where JAX has no such device."""
+    """What a run is computed on, for config.json: the devices, and `numbers`, what changes numbers.
+
+    Raises BadSetting where JAX has no such device.
+    """
     try:
         devices = jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -216,4 +268,13 @@ def device_info() -> dict[str, Any]:
         ) from error
     about = {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)}
     flags = os.environ.get("XLA_FLAGS")
-    return {"devices": about | ({"xla_flags": flags} if flags else {})}
+    return {
+        "devices": about | ({"xla_flags": flags} if flags else {}),
+        "numbers": {
+            "platform": devices[0].platform,
+            "x64": jax.config.jax_enable_x64,
+            "prng": jax.config.jax_default_prng_impl,
+            "threefry_partitionable": jax.config.jax_threefry_partitionable,
+            "matmul_precision": jax.config.jax_default_matmul_precision,
+        },
+    }

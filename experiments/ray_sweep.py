@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 
 from experiments import outputs
-from experiments.lanes import Options, is_done, run_sweep
+from experiments.lanes import Options, run_sweep
+from experiments.sweep_files import TABLES, open_store
 from rnnjax import runs, sweep
 from rnnjax.config import Config
 
@@ -24,7 +25,8 @@ def run_on_ray(trials: Sequence[Config], workdir: str | Path, stop, options: Opt
     """
     import ray
 
-    workdir = runs.check_directory(workdir)
+    store, _ = open_store(workdir, trials, options.early, options.accept_changes)
+    workdir = runs.own_directory(workdir, "sweep", *TABLES)
     alone = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": path}}, logging_level="warning", **alone)
@@ -36,7 +38,7 @@ def run_on_ray(trials: Sequence[Config], workdir: str | Path, stop, options: Opt
         task = ray.remote(num_cpus=1, num_gpus=bool(gpus), max_calls=1, max_retries=3)(run_share)
         pending = []
         for bucket in sweep.buckets(trials):
-            missing = sum(not is_done(workdir, trial, options) for trial in bucket.trials)
+            missing = sum(not store.is_done(trial) for trial in bucket.trials)
             shares = [options._replace(share=(k, min(workers, missing))) for k in range(min(workers, missing))]
             pending += [task.remote(list(bucket.trials), str(workdir.absolute()), share) for share in shares]
         finished, cancelled = True, False

@@ -1,7 +1,6 @@
 """One trial of a sweep again, alone: is it the same, and where did it go wrong?"""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def replay(workdir: str, trial: str, debug_nans: bool) -> int:
     path = Path(workdir or "", "trials", trial)
     if not workdir or not re.fullmatch("[0-9a-f]{16}", trial) or not (path / "config.json").exists():
         raise BadSetting(f"--replay={trial}: allowed: the name of a directory in --workdir={workdir}/trials")
-    config = checked(Config(**runs.read_config(path)["config"]))
+    config = checked(outputs.trained_config(path))
     with jax.enable_x64(config.dtype == "float64"):
         before, values, rows = replay_until_diverged(config, runs.read_rows(path))
         if rows[-1]["diverged"] < 0:
@@ -50,7 +49,7 @@ def replay_until_diverged(config: Config, stored: list[dict]):
         before = state
         state, record = chunk(state, values)
         row = outputs.metrics_row(jax.device_get(record))
-        before_too = json.dumps(row) == json.dumps(stored[len(rows)]) if len(rows) < len(stored) else None
-        print(f"{json.dumps(row)}  { {True: 'as before', False: 'not as before', None: 'new'}[before_too] }")
+        before_too = runs.json_text(row) == runs.json_text(stored[len(rows)]) if len(rows) < len(stored) else None
+        print(f"{runs.json_text(row)}  { {True: 'as before', False: 'not as before', None: 'new'}[before_too] }")
         rows.append(row)
     return before, values, rows

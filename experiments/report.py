@@ -25,7 +25,7 @@ from rnnjax import plotting
 from rnnjax.intervals import quantile, told_apart, wilson_interval
 from rnnjax.plot_style import cell_color
 from rnnjax.run_data import RunData, diverged_at, group_by_setting, read_run
-from rnnjax.runs import EXIT_DONE, check_directory, write_file
+from rnnjax.runs import EXIT_DONE, check_own_directory, own_directory, write_file
 
 PROBLEM = ("task", "variant", "seq_len", "min_seq_len", "text_path")  # runs that differ in these are never compared
 NEEDED = ("score_name", "score", "baseline", "solved_threshold", "higher_is_better", "solved_at")
@@ -53,13 +53,13 @@ def write_report(paths: Sequence[str], out: str) -> Path:
     Raises ValueError, in one line, where there is no finished run to report on or a file is damaged.
     """
     finished, unfinished = find_runs(paths)
-    out = check_directory(out)
+    out = check_own_directory(out, "report")
     problems: dict[tuple, list[RunData]] = {}
     for run in finished:
         problems.setdefault(tuple(run.config.get(name) for name in PROBLEM), []).append(run)
     tables = [[summarise(group) for group in group_by_setting(runs)] for runs in problems.values()]
     page = _page(tables, finished, unfinished, paths)
-    out.mkdir(parents=True, exist_ok=True)
+    own_directory(out, "report")
     write_file(out / "settings.csv", settings_csv(tables))
     write_file(out / "runs.csv", runs_csv(finished))
     write_file(out / "index.html", page)

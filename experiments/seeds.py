@@ -1,7 +1,6 @@
 """Networks trained over SEEDS seeds as one sweep, for the tables of anatomy.py and cures.py."""
 
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -21,15 +20,16 @@ def over_seeds(config: Config) -> list[Config]:
     return [checked(dataclasses.replace(config, seed=seed)) for seed in range(SEEDS)]
 
 
-def train_all(trials: Sequence[Config], workdir: str | None, out: str | None = None) -> Path | None:
-    """Trains the trials that `workdir` lacks. Returns where the table goes; None if a signal ended it, which it says.
+def train_all(trials: Sequence[Config], workdir: str | None, kind: str, out: str | None = None) -> Path | None:
+    """Trains the trials that `workdir` lacks, for a table of this `kind`. Returns where the table goes; None if a
+    signal ended it, which it says.
 
     Raises BadSetting for a directory that cannot be used.
     """
     if not workdir:
         raise BadSetting("--workdir is missing; allowed: a directory for the runs, such as --workdir=runs/seeds")
     try:
-        out = runs.check_directory(out or workdir)
+        out = runs.check_own_directory(out or workdir, kind, "sweep")
     except ValueError as error:
         raise BadSetting(str(error)) from error
     outputs.prepare_devices(trials[0])
@@ -37,13 +37,12 @@ def train_all(trials: Sequence[Config], workdir: str | None, out: str | None = N
         if not lanes.run_sweep(trials, workdir, stop):
             print(f"stopped; the same command resumes {workdir}", file=sys.stderr)
             return None
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+    return runs.own_directory(out, kind, "sweep")
 
 
 def read_results(trials: Sequence[Config], workdir: str | Path) -> list[dict[str, Any]]:
     """Each trial's result.json, with the worst score there is for a run that diverged or whose score is no number."""
-    results = [json.loads((lanes.trial_directory(workdir, t) / "result.json").read_bytes()) for t in trials]
+    results = [runs.read_result(lanes.trial_directory(workdir, t)) for t in trials]
     return [r | {"score": _worst(r), "solved_at": None} if _diverged(r) else r for r in results]
 
 

@@ -43,16 +43,22 @@ def main(_) -> int:
     outputs.prepare_devices(dataclasses.replace(config, dtype="float32"), start=not shared)
     options = Options(SAVE_SECONDS.value, LANES.value, WIDTH.value, None, (PROCESS.value, PROCESSES.value))
     options = options._replace(stop_solved=STOP_SOLVED.value, stop_hopeless=STOP_HOPELESS.value)
+    options = options._replace(accept_changes=ACCEPT.value)
     if DRY_RUN.value:
         describe(trials, WORKDIR.value, options)
         return runs.EXIT_DONE
     if EXECUTOR.value == "ray":
         return on_ray(trials, options)
-    job = join_job(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    job, failed = join_job(COORDINATOR.value, PROCESSES.value, PROCESS.value), None
     with runs.stop_signals() as signals:
-        finished = run_sweep(trials, WORKDIR.value, processes.Stop(signals, job), options)
+        try:
+            finished = run_sweep(trials, WORKDIR.value, processes.Stop(signals, job), options)
+        except runs.RunFailed as error:  # of some trials, at its end
+            finished, failed = True, error
         broken = job.broken if job else None
         finished = job.end(finished) if job else finished
+    if failed:
+        raise failed
     if not finished:
         reason = broken or (job and job.broken)
         reason = f"stopped, as {reason}; the same command on each process" if reason else "stopped; the same command"
@@ -106,6 +112,9 @@ if __name__ == "__main__":
         "end a trial that diverged, or did not beat the baseline in this fraction of its steps",
         0,
         1,
+    )
+    ACCEPT = flags.DEFINE_bool(
+        "accept_changes", False, "go on though an own cell or task, or the data, changed since trials were made"
     )
     EXECUTOR = flags.DEFINE_enum("executor", "local", ["local", "ray"], "where lanes run: here, or as tasks of Ray")
     RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "of a Ray cluster; by default one is started here, for this")

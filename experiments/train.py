@@ -27,6 +27,7 @@ from rnnjax.training import make_train, sharded
 define_config()
 WORKDIR = flags.DEFINE_string("workdir", None, "the run directory; the same config in it resumes")
 SHARDS = flags.DEFINE_integer("shards", 0, "devices that split each batch; 0 decides from the sizes", lower_bound=0)
+ACCEPT = flags.DEFINE_bool("accept_changes", False, "go on though what the run began with has changed, on purpose")
 SAVE_SECONDS = flags.DEFINE_float("save_seconds", 10.0, "seconds between checkpoints, at most one lost", lower_bound=0)
 
 
@@ -35,20 +36,39 @@ def main(_) -> int:
         raise BadSetting("--workdir is missing; allowed: a directory for the run, such as --workdir=runs/x")
     config = load_config()
     prepare_devices(config)
-    shards = SHARDS.value or None
-    if shards and (shards > jax.device_count() or config.batch_size % shards):
-        raise BadSetting(
-            f"--shards={shards}: allowed: a divisor of config.batch_size={config.batch_size} up to "
-            f"{jax.device_count()}, the number of devices"
-        )
-    info = outputs.device_info() | {"shards": shards or sharded(config, jax.devices())}
-    with runs.stop_signals() as stop, runs.open_run(WORKDIR.value, outputs.config_dict(config), info) as run:
-        result = train_run(config, run, info["shards"], stop)
+    settings, sources = outputs.config_dict(config), outputs.sources(config)
+    finished = runs.finished_run(WORKDIR.value, settings, sources, ACCEPT.value)
+    if finished is not None:
+        print(f"{WORKDIR.value} was finished before; nothing is done", file=sys.stderr)
+        show(finished, Path(WORKDIR.value))
+        return runs.EXIT_DONE
+    info = outputs.device_info()
+    info["numbers"]["shards"] = find_shards(config, WORKDIR.value)
+    with (
+        runs.stop_signals() as stop,
+        runs.open_run(WORKDIR.value, settings, info, sources, ACCEPT.value) as run,
+    ):
+        result = train_run(config, run, info["numbers"]["shards"], stop)
     if result is None:
         print(f"stopped; the same command resumes {WORKDIR.value}", file=sys.stderr)
         return runs.EXIT_STOPPED
     show(result, run.path)
     return runs.EXIT_DONE
+
+
+def find_shards(config: Config, workdir: str) -> int:
+    """The devices that split each batch: as --shards says, or as the run began, or as its sizes make quick."""
+    allowed = f"a divisor of config.batch_size={config.batch_size} up to {jax.device_count()}, the number of devices"
+    shards = SHARDS.value
+    if not shards and Path(workdir, "config.json").is_file():
+        shards = runs.read_config(workdir).get("numbers", {}).get("shards", 0)
+        if shards > jax.device_count():
+            raise BadSetting(
+                f"{workdir} began with {shards} shards; allowed: {allowed}, with --shards and --accept_changes"
+            )
+    if shards and (shards > jax.device_count() or config.batch_size % shards):
+        raise BadSetting(f"--shards={shards}: allowed: {allowed}")
+    return shards or sharded(config, jax.devices())
 
 
 def train_run(config: Config, run: runs.Run, shards: int, stop) -> dict | None:
@@ -63,12 +83,12 @@ def train_run(config: Config, run: runs.Run, shards: int, stop) -> dict | None:
     if found is not None:
         done, (state, seconds) = found
         earlier = float(seconds)
-        if flow_path.exists():
-            flow_rows = outputs.unstack_rows(runs.load_arrays(flow_path), done)
+        if flow_path.exists():  # as it was at the checkpoint
+            flow_rows = outputs.unstack_rows(runs.load_arrays(flow_path))
     started = saved = time.monotonic()
 
     def save():
-        if flow_rows and config.gradient_flow:
+        if flow_rows:
             runs.save_arrays(flow_path, outputs.stack_rows(flow_rows))
         runs.save_checkpoint(run, done, (state, jnp.float32(earlier + time.monotonic() - started)))
 
@@ -79,8 +99,8 @@ def train_run(config: Config, run: runs.Run, shards: int, stop) -> dict | None:
             done = int(record["step"])
             row = outputs.metrics_row(record)
             runs.append_rows(run, [row])
-            if config.gradient_flow:
-                flow_rows.append(outputs.flow_row(record))
+            if flow := outputs.flow_row(record):
+                flow_rows.append(flow)
             report(row, train.task.score)
             if time.monotonic() - saved > SAVE_SECONDS.value and done < config.steps:
                 save()
@@ -146,7 +166,8 @@ def show(result: dict, path: Path) -> None:
             f"(5-gram {result['test_five_gram']:.3f}, unigram {result['test_unigram']:.3f})"
         )
         print((path / "sample.txt").read_text())
-    print(f"figures: {path}/learning_curve.png, {path}/gradient_map.png")
+    figures = [str(path / name) for name in ("learning_curve.png", "gradient_map.png") if (path / name).exists()]
+    print(f"figures: {', '.join(figures)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Checkpoints of a pytree: each stands whole or not at all, and a damaged one is seen and passed over.
 
-checkpoint-00000250/     manifest.json (a sha256 of every leaf and file) and arrays/ (Orbax)
+checkpoint-00000250/     manifest.json (a sha256 of every leaf and file), arrays/ (Orbax), and a copy of each file that
+                         grows with the run: `copy-of-metrics.jsonl`, `copy-of-gradient_flow.npz`
 """
 
 import contextlib
@@ -8,11 +9,10 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,22 +20,25 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint._src.multihost import multihost
 
-from rnnjax.files import TEMPORARY, check_tensor_name, digest, digest_file, discard_directory, sync, sync_tree
+from rnnjax.directories import CHECKPOINT, OpenRun
+from rnnjax.files import (
+    TEMPORARY,
+    RunRefused,
+    check_tensor_name,
+    digest,
+    digest_file,
+    discard_directory,
+    published,
+    sync,
+    sync_tree,
+)
 
 _LOG = logging.getLogger(__name__)
-_CHECKPOINT = re.compile(r"checkpoint-(\d{8,})")
-
-
-class OpenRun(Protocol):
-    """What is asked of a `runs.Run`: its directory, which nobody else writes."""
-
-    @property
-    def path(self) -> Path:
-        """The run directory."""
+GROWING = ("metrics.jsonl", "gradient_flow.npz")  # put back as they were when a run goes on from a checkpoint
 
 
 def save_checkpoint(run: OpenRun, step: int, tree: Any, keep: int = 2) -> Path:
-    """Publishes a pytree of arrays as the checkpoint of `step`, and keeps the newest `keep` up to it.
+    """Publishes a pytree of arrays, and the GROWING files, as the checkpoint of `step`; keeps the newest `keep`.
 
     PRNG keys, bfloat16 and every other dtype come back bitwise. Checkpoints of later steps (damaged ones,
     which this run fell back from) are removed. Raises OSError if it could not be written; the others then stand.
@@ -44,7 +47,6 @@ def save_checkpoint(run: OpenRun, step: int, tree: Any, keep: int = 2) -> Path:
     temporary = run.path / (TEMPORARY + final.name)
     leaves = named_leaves(tree)
     arrays = {name: _to_numpy(leaf) for name, leaf in leaves.items()}
-    log = run.path / "metrics.jsonl"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -52,9 +54,11 @@ def save_checkpoint(run: OpenRun, step: int, tree: Any, keep: int = 2) -> Path:
         with _orbax() as orbax:
             filled = {name: array for name, array in arrays.items() if array.size}
             orbax.save((temporary / "arrays").absolute(), args=ocp.args.PyTreeSave(filled or {"": np.zeros(1)}))
+        for name in GROWING:
+            if (run.path / name).exists():
+                shutil.copyfile(run.path / name, temporary / f"copy-of-{name}")
         manifest = {
             "step": step,
-            "log_bytes": log.stat().st_size if log.exists() else 0,
             "leaves": {name: describe(leaf, arrays[name]) for name, leaf in leaves.items()},
             "files": {name: digest_file(temporary / name) for name in _files(temporary)},
         }
@@ -77,19 +81,17 @@ def save_checkpoint(run: OpenRun, step: int, tree: Any, keep: int = 2) -> Path:
 
 
 def latest_checkpoint(run: OpenRun, like: Any) -> tuple[int, Any] | None:
-    """The newest good checkpoint as (step, tree), and the metric log taken back to it; None, and an empty log, if none.
+    """The newest good checkpoint as (step, tree), and the GROWING files as they were then; None, and none, if none.
 
     `like` is a tree of the same structure, shapes and dtypes: arrays, or the `jax.ShapeDtypeStruct`s of
     `jax.eval_shape`; or a function to such a tree from the saved leaves' shapes by name, where it alone knows some.
     Arrays that `like` holds on chosen devices go there. Every file and leaf is checked against
-    its sha256, and the log against the length it had; a damaged checkpoint is passed over with one warning.
-    Raises ValueError if the checkpoint is of another tree.
+    its sha256; a damaged checkpoint is passed over with one warning.
+    Raises RunRefused if the checkpoint is of another tree.
     """
-    log = run.path / "metrics.jsonl"
-    log_bytes = log.stat().st_size if log.exists() else 0
     for path in reversed(find_checkpoints(run.path)):
         try:
-            manifest = _verified(path, log_bytes)
+            manifest = _verified(path)
             arrays = _read_leaves(path, manifest["leaves"])
         except PermissionError:
             raise
@@ -100,15 +102,17 @@ def latest_checkpoint(run: OpenRun, like: Any) -> tuple[int, Any] | None:
             continue
         shapes = {name: tuple(leaf["shape"]) for name, leaf in manifest["leaves"].items()}
         tree = rebuild(arrays, manifest["leaves"], like(shapes) if callable(like) else like, path)
-        _truncate(log, manifest["log_bytes"])
+        for name in GROWING:
+            _put_back(run.path / name, path / f"copy-of-{name}")
         return manifest["step"], tree
-    _truncate(log, 0)
+    for name in GROWING:
+        (run.path / name).unlink(missing_ok=True)
     return None
 
 
 def find_checkpoints(path: Path) -> list[Path]:
     """The checkpoints in a run directory, damaged ones too, the oldest first."""
-    return sorted((p for p in path.iterdir() if _CHECKPOINT.fullmatch(p.name)), key=_step_of)
+    return sorted((p for p in path.iterdir() if CHECKPOINT.fullmatch(p.name)), key=_step_of)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -137,11 +141,11 @@ def describe(leaf: Any, array: np.ndarray) -> dict[str, Any]:
 def rebuild(arrays: Mapping[str, np.ndarray], leaves: Mapping[str, dict], like: Any, path: Path) -> Any:
     """Arrays by name, as `describe` described their `leaves`, in the structure of `like`.
 
-    Raises ValueError, with the `path` they were read from, where names, shapes or dtypes are not those of `like`.
+    Raises RunRefused, with the `path` they were read from, where names, shapes or dtypes are not those of `like`.
     """
     wanted = named_leaves(like)
     for name in sorted(set(wanted) ^ set(arrays)):
-        raise ValueError(f"{path} is of another tree: {name!r} is {'missing' if name in wanted else 'unexpected'}")
+        raise RunRefused(f"{path} is of another tree: {name!r} is {'missing' if name in wanted else 'unexpected'}")
     rebuilt = []
     for name, leaf in wanted.items():
         array = arrays[name]
@@ -149,7 +153,7 @@ def rebuild(arrays: Mapping[str, np.ndarray], leaves: Mapping[str, dict], like: 
             array = jax.random.wrap_key_data(array, impl=leaves[name]["key"])
         shape, dtype = np.shape(leaf), str(getattr(leaf, "dtype", None) or np.asarray(leaf).dtype)
         if (array.shape, leaves[name]["dtype"]) != (shape, dtype):
-            raise ValueError(
+            raise RunRefused(
                 f"{path} is of another tree: {name!r} is {leaves[name]['dtype']}{array.shape}, not {dtype}{shape}"
             )
         if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and not _is_key(array):
@@ -164,7 +168,7 @@ class _Damaged(Exception):
     pass
 
 
-def _verified(path, log_bytes):
+def _verified(path):
     """The manifest, once its own seal and every file's sha256 hold."""
     data = (path / "manifest.json").read_bytes()
     try:
@@ -180,8 +184,6 @@ def _verified(path, log_bytes):
     for name, expected in manifest["files"].items():
         if digest_file(path / name) != expected:
             raise _Damaged(f"{path / name} is damaged")
-    if log_bytes < manifest["log_bytes"]:
-        raise _Damaged(f"{path.parent / 'metrics.jsonl'} has lost rows that came before it")
     return manifest
 
 
@@ -227,18 +229,20 @@ def _sealed(manifest):
 
 
 def _step_of(path):
-    return int(_CHECKPOINT.fullmatch(path.name)[1])
+    return int(CHECKPOINT.fullmatch(path.name)[1])
 
 
 def _files(path):
     return sorted(str(entry.relative_to(path)) for entry in path.rglob("*") if not entry.is_dir())
 
 
-def _truncate(path, size):
-    if path.exists() and path.stat().st_size > size:
-        with open(path, "r+b") as file:
-            file.truncate(size)
-            os.fsync(file.fileno())
+def _put_back(path, copy):
+    """What a run wrote after the checkpoint, or lost since, is written again or was never to be."""
+    if not copy.exists():
+        path.unlink(missing_ok=True)
+    elif not path.exists() or path.read_bytes() != copy.read_bytes():
+        with published(path) as file:
+            file.write(copy.read_bytes())
 
 
 def _is_key(leaf):

@@ -5,6 +5,7 @@ Everything is synchronous: a full disk is an error of the very call that met it,
 
 import contextlib
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,6 +29,56 @@ def write_file(path: str | os.PathLike, text: str) -> None:
     """Replaces a text file whole or not at all, durably."""
     with published(Path(path)) as file:
         file.write(text.encode())
+
+
+def write_json(path: str | os.PathLike, value: Mapping[str, Any]) -> None:
+    """Writes an object as JSON that every program parses: see `json_text`."""
+    write_file(path, json_text(value, indent=1) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """The object that `write_json` wrote, numbers that are not finite too. Raises RunRefused where it is damaged."""
+    try:
+        return json_object(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise RunRefused(f"{path} is damaged, or not written by this program: {printable(str(error))}") from None
+
+
+def json_text(value: Mapping[str, Any], indent: int | None = None) -> str:
+    """An object in strict JSON: what is not finite is null, and a last entry `not_finite` says what it was, by path."""
+    found: dict[str, str] = {}
+
+    def strict(value, path):
+        if isinstance(value, np.ndarray | np.generic | jax.Array):
+            value = np.asarray(value).tolist()
+        if isinstance(value, Mapping):
+            return {str(name): strict(v, (*path, str(name))) for name, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [strict(v, (*path, str(n))) for n, v in enumerate(value)]
+        if isinstance(value, float) and not math.isfinite(value):
+            found["/".join(path)] = str(value)
+            return None
+        return value
+
+    plain = strict(value, ())
+    return json.dumps(plain | ({"not_finite": found} if found else {}), allow_nan=False, indent=indent)
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """The inverse of `json_text`. Raises ValueError for what is no JSON object."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("it holds no JSON object")
+    for path, name in dict(value.pop("not_finite", {})).items():
+        *above, last = path.split("/")
+        at = value
+        try:
+            for part in above:
+                at = at[int(part)] if isinstance(at, list) else at[part]
+            at[int(last) if isinstance(at, list) else last] = float(name)
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"not_finite names {path!r}, which is not there") from error
+    return value
 
 
 def save_arrays(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
@@ -53,7 +105,7 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads what `save_arrays` wrote, or any uncompressed npz of numbers.
 
     Runs no code and writes nothing. Sizes are checked before they are read: no member may be compressed or declare
-    more than the file holds. Raises ValueError for a damaged or hostile file, OSError for a missing one.
+    more than the file holds. Raises RunRefused for a damaged or hostile file, OSError for a missing one.
     """
     path = Path(path)
     with open(path, "rb") as file:
@@ -66,23 +118,7 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
         except MemoryError:
             raise
         except Exception as error:  # zipfile and numpy raise a dozen kinds on a crafted file
-            raise ValueError(f"{path} is damaged or not an array file: {printable(str(error))}") from error
-
-
-def check_directory(name: str | os.PathLike) -> Path:
-    """The directory of that name. Raises RunRefused, with what is allowed, for a hostile one; writes nothing."""
-    text = os.fspath(name)
-    path = Path(text)
-    shown = f"run directory {text!r}"
-    if not text or not text.isprintable():
-        raise RunRefused(f"{shown}: a name is not empty and has printable characters only")
-    if ".." in path.parts:
-        raise RunRefused(f"{shown}: write the path without '..'")
-    if not path.name or any(len(os.fsencode(part)) > 255 for part in path.parts):
-        raise RunRefused(f"{shown}: name a directory of its own for the run, of at most 255 bytes a component")
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise RunRefused(f"{shown} is a link or not a directory; give the real one")
-    return path
+            raise RunRefused(f"{path} is damaged or not an array file: {printable(str(error))}") from error
 
 
 def check_tensor_name(name: str) -> None:

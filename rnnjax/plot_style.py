@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -10,6 +11,8 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+
+from rnnjax.files import published
 
 # After Wong (2011, Nature Methods 8:441), safe for the colour-blind; a user's cell gets one of Tol's "muted" scheme,
 # made light enough for a dark page.
@@ -55,7 +58,8 @@ def new_figure(
 def write(figure: Figure, out: str | os.PathLike | None) -> Figure:
     """The figure, written to `out` unless that is None."""
     if out is not None:
-        figure.savefig(out, dpi=160)
+        with published(Path(out)) as file:
+            figure.savefig(file, dpi=160, format=Path(out).suffix.removeprefix(".") or "png")
     return figure
 
 

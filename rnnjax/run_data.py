@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnjax.runs import load_arrays, read_config, read_rows
+from rnnjax.runs import load_arrays, read_config, read_result, read_rows
 
 
 class RunData(NamedTuple):
@@ -33,25 +33,23 @@ def read_run(path: str | os.PathLike) -> RunData:
         if not (path / name).is_file():
             raise ValueError(f"{path / name} is missing; a run directory holds config.json and metrics.jsonl")
     about = read_config(path)
-    try:
-        result = json.loads((path / "result.json").read_bytes()) if (path / "result.json").exists() else {}
-        if not isinstance(result, dict):
-            raise ValueError("it holds no JSON object")
-    except ValueError as error:
-        raise ValueError(f"{path / 'result.json'} is damaged: {error}") from None
+    result = read_result(path) or {}
     has_flow = (path / "gradient_flow.npz").exists()
     flow = load_arrays(path / "gradient_flow.npz") if has_flow else {}
     if has_flow and "step" not in flow:
         raise ValueError(f"{path / 'gradient_flow.npz'} is damaged: it holds no 'step'")
+    flow = flow if len(flow) > 1 else {}  # steps alone: of a gradient that is not recorded
     return RunData(path, about.pop("config"), read_rows(path), flow, result, about)
 
 
 def group_by_setting(runs: Sequence[RunData]) -> list[list[RunData]]:
-    """Runs that differ in nothing but the seed, together, in the order of the first of each."""
+    """Runs that differ in nothing but the seed, together, in the order of the first of each: of one config, and made
+    from the same sources of a user's own."""
     groups: dict[str, list[RunData]] = {}
     for run in runs:
         setting = {name: value for name, value in run.config.items() if name != "seed"}
-        groups.setdefault(json.dumps(setting, sort_keys=True), []).append(run)
+        sources = {name: source.get("sha256") for name, source in run.about.get("sources", {}).items()}
+        groups.setdefault(json.dumps([setting, sources], sort_keys=True), []).append(run)
     return list(groups.values())
 
 

@@ -1,52 +1,70 @@
 """Run directories that nothing can spoil: each file is published whole or not at all.
 
-    config.json              resolved config, versions, git revision, devices; written before step 0
-    metrics.jsonl            one JSON object a line (a diverged value is NaN or Infinity, as Python writes it)
+    config.json              resolved config, sources, what else changes numbers, versions: see identity.py
+    source/                  a copy of the sources of the user's own; source-2/ of those that were accepted later
+    metrics.jsonl            one JSON object a line
     checkpoint-00000250/     see checkpoints.py
+    gradient_flow.npz        |dL/dh_t| at each evaluation
     params.npz               trained parameters by their '/'-joined names, readable without pickle
+    result.json              what was reached; `complete` once all that follows training is there too
     lock                     who is running here; gone when nobody is, unless it was killed
     .tmp-*                   left by a kill inside a save; removed at the next start
 
-This is the one module that callers need: what they use of files.py and checkpoints.py goes by its name here too.
+This is the one module that callers need: what they use of the modules below goes by its name here too.
 """
 
 import contextlib
-import datetime
-import errno
-import fcntl
-import importlib.metadata
-import json
 import logging
 import os
-import platform
 import shutil
 import signal
-import socket
-import stat
-import subprocess
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from rnnjax.checkpoints import describe, find_checkpoints, latest_checkpoint, named_leaves, rebuild, save_checkpoint
-from rnnjax.files import (
-    TEMPORARY,
-    RunRefused,
+from rnnjax.directories import (
+    RUN_FILES,
+    SOURCE,
+    RunBusy,
     check_directory,
+    check_own_directory,
+    lock_directory,
+    own_directory,
+    refuse_foreign_run,
+    refuse_links,
+    remove_leftovers,
+    unlock_directory,
+)
+from rnnjax.files import (
+    RunRefused,
     discard_directory,
+    json_text,
     load_arrays,
-    printable,
+    published,
+    read_json,
     save_arrays,
     write_file,
+    write_json,
 )
+from rnnjax.identity import (
+    Sources,
+    changed_numbers,
+    changed_sources,
+    compare_config,
+    make_record,
+    read_config,
+    warn_of_versions,
+)
+from rnnjax.metric_log import append_rows, read_rows
 
 __all__ = [
-    "EXIT_BAD_FLAGS", "EXIT_DONE", "EXIT_ERROR", "EXIT_STOPPED", "Run", "RunBusy", "RunRefused", "append_rows",
-    "check_directory", "close_run", "discard_run", "latest_checkpoint", "load_arrays", "load_params", "open_run",
-    "read_config", "read_rows", "save_arrays", "save_checkpoint", "save_params", "stop_signals", "write_file",
+    "EXIT_BAD_FLAGS", "EXIT_DONE", "EXIT_ERROR", "EXIT_STOPPED", "Run", "RunBusy", "RunFailed", "RunRefused",
+    "append_rows", "check_directory", "check_own_directory", "check_sources", "close_run", "discard_run",
+    "finished_run", "json_text", "latest_checkpoint", "load_arrays", "load_params", "open_run", "own_directory",
+    "publish_run", "read_config", "read_result", "read_rows", "remove_run", "save_arrays", "save_checkpoint",
+    "save_params", "stop_signals", "write_file", "write_json",
 ]  # fmt: skip
 
 EXIT_DONE, EXIT_ERROR, EXIT_BAD_FLAGS, EXIT_STOPPED = 0, 1, 2, 75  # 75: EX_TEMPFAIL, "run me again"
@@ -54,8 +72,8 @@ EXIT_DONE, EXIT_ERROR, EXIT_BAD_FLAGS, EXIT_STOPPED = 0, 1, 2, 75  # 75: EX_TEMP
 _LOG = logging.getLogger(__name__)
 
 
-class RunBusy(RuntimeError):
-    """Another live process runs in this directory: exit code 1."""
+class RunFailed(RuntimeError):
+    """What follows training failed; what was trained is on disk: exit code 1."""
 
 
 class Run(NamedTuple):
@@ -64,6 +82,7 @@ class Run(NamedTuple):
     path: Path
     resumed: bool  # the same config was opened here before
     lock: int  # file descriptor
+    record: Mapping[str, Any] = types.MappingProxyType({})  # what config.json holds
 
     def __enter__(self):
         return self
@@ -72,94 +91,126 @@ class Run(NamedTuple):
         close_run(self)
 
 
-def open_run(workdir: str | os.PathLike, config: Mapping[str, Any], info: Mapping[str, Any]) -> Run:
+def open_run(
+    workdir: str | os.PathLike,
+    config: Mapping[str, Any],
+    info: Mapping[str, Any],
+    sources: Sources | None = None,
+    accept_changes: bool = False,
+) -> Run:
     """Creates or resumes the run directory `workdir` of the resolved `config`, and locks it.
 
-    `info` is what the caller knows (devices, the command); versions and the git revision are added to it.
-    Raises `RunRefused` if the directory holds another config (with the differing fields), has a hostile
-    name or holds links; `RunBusy`, at once, if a live process runs in it. Writes nothing when it raises.
+    Args:
+      workdir: a directory that is new, empty or of this very run.
+      config: all settings.
+      info: what else the caller knows: `devices`, the command, and `numbers`, what changes numbers beside the config.
+      sources: by what they are of, such as "cell 'leaky'", the sources of the user's own.
+      accept_changes: go on though `sources` or `numbers` are not as recorded; config.json's `history` says so.
+
+    Raises `RunRefused` if the directory holds something else or another config (with the differing fields), if what it
+    began with has changed, if it has a hostile name or holds links; `RunBusy`, at once, if a live process runs in it.
+    Writes nothing when it raises.
     """
     path = check_directory(workdir)
-    config = json.loads(json.dumps(dict(config)))
-    record = {"config": config, "versions": _versions(), "git": _git_revision(), **info}
-    text = json.dumps(record, indent=1) + "\n"
-    lock = _lock(path)
+    record = make_record(config, info, sources)
+    refuse_foreign_run(path)
+    lock = lock_directory(path)
     try:
-        _refuse_links(path)
+        refuse_links(path)
+        refuse_foreign_run(path)
         resumed = (path / "config.json").exists()
-        if resumed:
-            _compare(path, record)
-        elif (path / "metrics.jsonl").exists() or find_checkpoints(path):
-            raise RunRefused(f"{path} holds a run without its config.json; give another --workdir")
-        _remove_leftovers(path)
-        if not resumed:
-            write_file(path / "config.json", text)
+        record, is_new = _recorded(path, record, accept_changes) if resumed else (record, True)
+        remove_leftovers(path)
+        _record(path, record if is_new else None, sources or {}, len(record.get("history", ())))
     except BaseException:
-        close_run(Run(path, False, lock))
+        unlock_directory(path, lock)
         raise
-    return Run(path, resumed, lock)
+    return Run(path, resumed, lock, record)
+
+
+@contextlib.contextmanager
+def publish_run(workdir: str | os.PathLike, is_done, config, info, sources: Sources | None = None):
+    """Yields an open run directory emptied of what a former run published in it; None where `is_done()` says, under
+    its lock, that there is nothing to do. The other arguments are those of `open_run`."""
+    path = check_directory(workdir)
+    record = make_record(config, info, sources)
+    with Run(path, False, lock_directory(path), record) as run:
+        refuse_links(path)
+        if is_done():
+            yield None
+            return
+        discard_run(run)
+        remove_leftovers(path)
+        _record(path, record, sources or {}, len(record.get("history", ())))
+        yield run
+
+
+def finished_run(
+    workdir: str | os.PathLike, config: Mapping[str, Any], sources: Sources, accept_changes: bool = False
+) -> dict[str, Any] | None:
+    """The result of this very run, if it is finished; else None. Writes nothing.
+
+    Raises RunRefused as `open_run` does; with `accept_changes`, a result of other sources is returned too.
+    """
+    path = check_directory(workdir)
+    refuse_foreign_run(path)
+    try:
+        result = read_result(path) if (path / "config.json").exists() else None
+    except RunRefused as error:
+        _LOG.warning("%s; it is written again", error)
+        return None
+    if result is None or not result.get("complete", True):
+        return None
+    stored, record = read_config(path), make_record(config, {}, sources)
+    compare_config(path, stored, record)
+    if (changed := changed_sources(stored, record)) and not accept_changes:
+        raise RunRefused(
+            f"{path} is finished, and {'; '.join(changed)}. Give another --workdir, or --accept_changes to see what it "
+            "reached"
+        )
+    return result
+
+
+def check_sources(workdir: str | os.PathLike, sources: Sources) -> dict[str, Any]:
+    """What config.json holds, if the run was made from these `sources`. Raises RunRefused; writes nothing.
+
+    For all that loads a trained model: under another cell its parameters mean something else.
+    """
+    record = read_config(workdir)
+    if changed := changed_sources(record, make_record({}, {}, sources)):
+        kept = _source_copies(Path(workdir))
+        where = f"; {kept[-1]} holds what it was made from" if kept else ""
+        raise RunRefused(f"{workdir}: {'; '.join(changed)}{where}")
+    return record
 
 
 def close_run(run: Run) -> None:
-    """Gives the directory's lock back."""
-    with contextlib.suppress(FileNotFoundError):
-        (run.path / "lock").unlink()
-    os.close(run.lock)
-    with contextlib.suppress(OSError):
-        run.path.rmdir()  # if it is empty: discarded, or refused before anything was written
+    """Gives the directory's lock back; an empty directory goes: discarded, or refused before anything was written."""
+    unlock_directory(run.path, run.lock)
 
 
 def discard_run(run: Run) -> None:
-    """Removes all that the run left; closing it then removes its directory, if nobody made another one in it."""
+    """Removes all that the run published, its record last; closing it then removes its directory, if it is empty."""
     for path in find_checkpoints(run.path):
         discard_directory(path)
-    for entry in run.path.iterdir():
-        if entry.name != "lock" and not entry.is_dir():
-            entry.unlink()
+    for folder in _source_copies(run.path):
+        shutil.rmtree(folder)
+    for name in reversed(RUN_FILES):
+        (run.path / name).unlink(missing_ok=True)
 
 
-def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
-    """What `config.json` holds: `config`, `versions`, `git` and the caller's `info`. Raises RunRefused if damaged."""
-    path = Path(workdir, "config.json")
-    try:
-        record = json.loads(path.read_bytes())
-        if isinstance(record["config"], dict) and isinstance(record["versions"], dict):
-            return record
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise RunRefused(f"{path} is damaged, or not written by this program")
+def remove_run(workdir: str | os.PathLike) -> None:
+    """Removes a run that no live process is in, whatever its record says. Raises RunBusy."""
+    path = check_directory(workdir)
+    with Run(path, True, lock_directory(path)) as run:
+        discard_run(run)
+        remove_leftovers(path)
 
 
-def append_rows(run: Run, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Appends each row of scalars (or small arrays) to metrics.jsonl: all of them durably, or none and an OSError.
-
-    Call it before the checkpoint that follows: a checkpoint remembers how long the log was.
-    """
-    lines = "".join(json.dumps(row, default=lambda value: np.asarray(value).tolist()) + "\n" for row in rows)
-    left = memoryview(lines.encode())
-    with open(run.path / "metrics.jsonl", "ab", buffering=0) as file:
-        size = file.tell()
-        try:
-            while left:
-                left = left[file.write(left) :]
-            os.fsync(file.fileno())
-        except BaseException:
-            file.truncate(size)
-            raise
-
-
-def read_rows(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, without a torn last line. Raises ValueError for damage elsewhere."""
-    path = Path(workdir, "metrics.jsonl")
-    if not path.exists():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):  # after the last \n: torn or empty
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{path} line {number} is damaged: {error}") from None
-    return rows
+def read_result(workdir: str | os.PathLike) -> dict[str, Any] | None:
+    """What result.json holds, None if there is none. Raises RunRefused if it is damaged."""
+    path = Path(workdir, "result.json")
+    return read_json(path) if path.exists() else None
 
 
 def save_params(run: Run, params: Any) -> Path:
@@ -172,7 +223,7 @@ def save_params(run: Run, params: Any) -> Path:
 def load_params(path: str | os.PathLike, like: Any = None) -> Any:
     """The parameters of a run directory or of a params.npz: by name, or in the structure of the tree `like`.
 
-    Raises ValueError if the file is damaged or hostile, or if names, shapes or dtypes are not those of `like`.
+    Raises RunRefused if the file is damaged or hostile, or if names, shapes or dtypes are not those of `like`.
     """
     path = Path(path)
     path = path / "params.npz" if path.is_dir() else path
@@ -200,84 +251,41 @@ def stop_signals():
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-def _lock(path):
-    """flock, and not the file's existence: the system drops it with its process, so none is ever stale."""
-    file = path / "lock"
-    while True:
-        path.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-        except FileNotFoundError:
-            continue  # the last owner removed the directory, empty again, between our mkdir and our open
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise RunRefused(f"{file} is a link; a run directory holds plain files and directories only") from None
-            raise
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = printable(os.pread(lock, 300, 0).decode(errors="replace").strip()) or "another process"
-            os.close(lock)
-            raise RunBusy(f"{path} is in use by {owner}; wait for it or give another --workdir") from None
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock), os.stat(file)):
-                break
-        os.close(lock)  # the last owner removed the file between our open and our flock
-    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    os.ftruncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
-    return lock
+def _source_copies(path):
+    """The folders of the sources that this run was made from, the latest last."""
+    found = (entry for entry in path.iterdir() if SOURCE.fullmatch(entry.name) and entry.is_dir())
+    return sorted(found, key=lambda entry: (len(entry.name), entry.name))
 
 
-def _refuse_links(path):
-    for folder, folders, files in os.walk(path):
-        for entry in (Path(folder, name) for name in folders + files):
-            mode = entry.lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                shown = printable(str(entry))
-                raise RunRefused(f"{shown} is a link; a run directory holds plain files and directories only")
-
-
-def _compare(path, record):
+def _recorded(path, record, accept_changes):
+    """The record to go on with, and whether it is a new one. A run that has nothing to go on from begins anew."""
     stored = read_config(path)
-    old, new = ({name: json.dumps(v) for name, v in r["config"].items()} for r in (stored, record))
-    changed = [
-        f"{name} was {old.get(name, 'absent')}, now {new.get(name, 'absent')}"
-        for name in {**old, **new}
-        if old.get(name) != new.get(name)
-    ]
-    if changed:
-        changed = printable("; ".join(changed))
-        raise RunRefused(f"{path} holds a run with another config: {changed}. Give another --workdir")
-    for name, version in record["versions"].items():
-        if stored["versions"].get(name) != version:
-            _LOG.warning("resuming with %s %s what %s began", name, version, stored["versions"].get(name))
+    compare_config(path, stored, record)
+    warn_of_versions(stored, record)
+    changed = changed_sources(stored, record) + changed_numbers(stored, record)
+    checkpoints = find_checkpoints(path)
+    if not changed:
+        return stored, False
+    if not checkpoints and not (path / "result.json").exists():
+        return record, True
+    if not accept_changes:
+        changed = "; ".join(changed)
+        raise RunRefused(f"{path}: {changed}. Give another --workdir, or --accept_changes to go on on purpose")
+    _LOG.warning("%s: going on on purpose: %s", path, "; ".join(changed))
+    former = {name: stored.get(name) for name in ("sources", "numbers")}
+    at = {"after": checkpoints[-1].name if checkpoints else "result.json", "changed": changed}
+    return record | {"history": [*stored.get("history", []), at | former]}, True
 
 
-def _remove_leftovers(path):
-    for folder, folders, files in os.walk(path):
-        for name in files:
-            if name.startswith(TEMPORARY):
-                os.unlink(os.path.join(folder, name))
-        for name in [name for name in folders if name.startswith(TEMPORARY)]:
-            shutil.rmtree(os.path.join(folder, name))
-            folders.remove(name)
-
-
-def _versions():
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "rnnjax")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
-
-
-def _git_revision():
-    """Of this package's own checkout, if it is one; `-dirty` where it was changed since."""
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        # Without optional locks git does not refresh its index: nothing outside the run directory is written.
-        environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
-        out = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=environment)
-        return out.stdout.strip()
-    return None
+def _record(path, record, sources, accepted):
+    """Writes config.json, where there is a new record, then copies of the sources."""
+    if record is not None:
+        write_json(path / "config.json", record)
+    folder = path / ("source" if not accepted else f"source-{accepted + 1}")
+    for source in sources.values():
+        for name, text in source.texts.items():
+            copy = folder / name
+            if record is not None or not copy.exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with published(copy) as file:
+                    file.write(text)

@@ -22,7 +22,7 @@ import numpy as np
 import optax
 import pytest
 
-from rnnjax import checkpoints, runs
+from rnnjax import checkpoints, identity, runs
 
 CONFIG = {"cell": "lstm", "lr": 1e-3, "gain": None}
 INFO = {"devices": ["cpu:0"]}
@@ -103,7 +103,7 @@ def test_same_config_resumes_and_another_is_refused(tmp_path):
 
 def test_resuming_with_other_versions_warns(tmp_path, caplog, monkeypatch):
     runs.close_run(runs.open_run(tmp_path / "run", CONFIG, INFO))
-    monkeypatch.setattr(runs, "_versions", lambda: {"jax": "9.9"})
+    monkeypatch.setattr(identity, "_versions", lambda: {"jax": "9.9"})
     runs.close_run(runs.open_run(tmp_path / "run", CONFIG, INFO))
     assert f"resuming with jax 9.9 what {jax.__version__} began" in caplog.text
 
@@ -142,12 +142,19 @@ def test_links_are_refused(place, tmp_path):
 
 def test_leftovers_of_a_killed_save_go_at_the_next_start(tmp_path):
     with runs.open_run(tmp_path / "run", CONFIG, INFO) as run:
+        for name in ("params.npz", "checkpoint-00000001/arrays/d", "old-checkpoint-00000002/manifest.json"):
+            file = run.path / f".tmp-{name}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
         (run.path / "trials").mkdir()
-        (run.path / "trials" / ".tmp-a.npz").touch()
-        (run.path / ".tmp-checkpoint-00000001" / "arrays").mkdir(parents=True)
-        (run.path / ".tmp-checkpoint-00000001" / "arrays" / "d").touch()
+        theirs = (
+            run.path / ".tmp-mine.txt",
+            run.path / "trials" / ".tmp-params.npz",
+        )  # of nothing that is published here
+        for file in theirs:
+            file.touch()
     with runs.open_run(tmp_path / "run", CONFIG, INFO):
-        assert not list(tmp_path.rglob(".tmp-*"))
+        assert set(tmp_path.rglob(".tmp-*")) == set(theirs)
 
 
 # ---- the log
@@ -177,13 +184,18 @@ def test_a_torn_line_and_rows_past_the_checkpoint_go_when_the_run_resumes(two_ch
         runs.read_rows(run.path)
 
 
-def test_a_log_that_lost_rows_goes_back_further_than_it_lost(two_checkpoints, caplog):
-    run = two_checkpoints
-    log = run.path / "metrics.jsonl"
-    os.truncate(log, log.stat().st_size - 3)  # tears the row of step 2
+@pytest.mark.parametrize("name", ["metrics.jsonl", "gradient_flow.npz"])
+@pytest.mark.parametrize("damage", [None, b"", b"{", b"\0garbage\n" * 50])
+def test_what_grows_comes_back_from_the_checkpoint(name, damage, run, caplog):
+    """Deleted, emptied, truncated or garbage: neither is training begun anew nor are rows missing."""
+    runs.append_rows(run, [{"step": 1}])
+    runs.save_arrays(run.path / "gradient_flow.npz", {"step": np.array([1]), "layer0.h": np.ones((1, 3))})
+    runs.save_checkpoint(run, 1, make_tree(1))
+    file = run.path / name
+    intact = file.read_bytes()
+    file.unlink() if damage is None else file.write_bytes(damage)
     assert runs.latest_checkpoint(run, make_tree(0))[0] == 1
-    assert [row["step"] for row in runs.read_rows(run.path)] == [1]
-    assert "metrics.jsonl has lost rows" in caplog.text
+    assert file.read_bytes() == intact and not caplog.records
 
 
 def test_without_a_checkpoint_the_log_starts_again(run):
@@ -266,7 +278,8 @@ def test_leaves_that_differ_from_the_manifest_are_seen(two_checkpoints, caplog):
     manifest = json.loads((second / "manifest.json").read_text())["manifest"]
     shutil.rmtree(second / "arrays")
     shutil.copytree(first / "arrays", second / "arrays")
-    manifest["files"] = json.loads((first / "manifest.json").read_text())["manifest"]["files"]
+    copies = {name: digest for name, digest in manifest["files"].items() if name.startswith("copy-of-")}
+    manifest["files"] = json.loads((first / "manifest.json").read_text())["manifest"]["files"] | copies
     (second / "manifest.json").write_bytes(checkpoints._sealed(manifest))
     expect_step_1(two_checkpoints, caplog, "leaf 'key'")
 

@@ -29,7 +29,8 @@ TOWERS = (
     ),
     (
         ("files", "intervals"),
-        ("checkpoints",),
+        ("directories", "sources"),
+        ("checkpoints", "identity", "metric_log"),
         ("runs",),
         ("run_data", "plot_style"),
         ("plotting",),
