@@ -59,7 +59,8 @@ COLUMNS = {  # header of the table -> field of a measure
     "tau, median": "timescale",
     "tau, top 10 %": "timescale_top",
 }
-NOTES = """reach: steps back until |dL/dh_t| is below 1/1000 of its last value. |dh_T/dh_0|: Frobenius norm / sqrt(n), 1
+NOTES = """score: on the run's own validation sequences, at its end.
+reach: steps back until |dL/dh_t| is below 1/1000 of its last value. |dh_T/dh_0|: Frobenius norm / sqrt(n), 1
 if norms are kept. sigma(J): singular values of a step's Jacobian, mean over steps; an isometry has mean 1, variance 0.
 lambda_1: largest Lyapunov exponent, natural log a step. tau: timescales -1/log f of the units by themselves, over all
 units and steps; 0 where the state is overwritten each step. All on fresh validation sequences, others for each seed."""

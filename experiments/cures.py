@@ -113,7 +113,7 @@ def error_ratio(untreated: float, treated: float) -> float:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown, a line a pair."""
-    names = ["cure", "network", "T", "without: median error, solved", "with it", "ratio", "helps"]
+    names = ["cure", "network", "T", "without: median validation error, solved", "with it", "ratio", "helps"]
     lines = [f"{seeds.about_medians()}\n{RULE}", "", f"| {' | '.join(names)} |", "|---|---|---:|---|---|---|---|"]
     for row in rows:
         errors = [_errors(row["untreated"]), _errors(row["treated"])]

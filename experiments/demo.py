@@ -66,7 +66,7 @@ def show(workdir: Path, adding: list[Config]) -> None:
     """Prints the table and the sample, draws the figures and says which to open."""
     console = Console(width=100)
     table = Table(title="adding two numbers 100 steps apart", title_justify="left")
-    for column in ("cell", "mean squared error", "baseline", "solved", "at step", "gradient reach"):
+    for column in ("cell", "validation mse", "baseline", "solved", "at step", "gradient reach"):
         table.add_column(column, justify="left" if column == "cell" else "right")
     for cell in CELLS:
         trials = [trial for trial in adding if trial.cell == cell]
@@ -81,13 +81,18 @@ def show(workdir: Path, adding: list[Config]) -> None:
             f"{statistics.median_low([r['gradient_reach'] for r in results])} steps",
         )
     console.print(table)
-    console.print("Medians over seeds. Reach: how far back |dL/dh_t| stays above 1/1000 of its last value.\n")
+    console.print(
+        f"Medians over seeds. mse: mean squared error on {ADDING.eval_batch} validation sequences at the end. Reach: "
+        f"how far back |dL/dh_t| stays above 1/1000 of its last value, rms over the last {ADDING.eval_every} training "
+        "batches.\n"
+    )
 
     text = trial_directory(workdir / "text", TEXT)
     result = runs.read_result(text)
     console.print(
-        f"A character LSTM after {TEXT.steps} steps: {result['test_bits_per_character']:.3f} bits per character on "
-        f"held-out text (5-gram {result['test_five_gram']:.3f}, unigram {result['test_unigram']:.3f}). It writes:\n"
+        f"A character LSTM after {TEXT.steps} steps: {result['test_bits_per_character']:.3f} bits per character on the "
+        f"whole test part of the text (5-gram {result['test_five_gram']:.3f}, unigram {result['test_unigram']:.3f}). "
+        f"The figure shows it on validation windows of {TEXT.seq_len} characters: {result['score']:.3f}. It writes:\n"
     )
     console.print((text / "sample.txt").read_text(), markup=False, highlight=False)
 

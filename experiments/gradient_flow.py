@@ -122,7 +122,7 @@ def table(compared: list[Compared]) -> Table:
     T = compared[0].initial.shape[-1]
     shown = Table(
         title=f"Gradient over time, T = {T}",
-        caption="reach: steps back until |dL/dh_t| is below 1/1000 of its last value",
+        caption="on a validation batch a seed; reach: steps back until |dL/dh_t| is below 1/1000 of its last value",
     )
     when = ["at start", "trained"] if any(c.trained is not None for c in compared) else ["at start"]
     shown.add_column("cell")

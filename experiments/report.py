@@ -168,7 +168,7 @@ def _problem(settings):
     known = "unigram model" if first.config["task"] == "text" else "best predictor without memory"
     parts = [
         f"<section><h2>{escape(_title(first.config))}</h2>"
-        f"<p>Score: {escape(name)}, {'lower' if lower else 'higher'} is better. The {known} has "
+        f"<p>Score: validation {escape(name)}, {'lower' if lower else 'higher'} is better. The {known} has "
         f"{_number(first.result['baseline'])}; solved means {'at most' if lower else 'at least'} "
         f"{_number(first.result['solved_threshold'])} at some evaluation.</p>"
         "<h3>Best setting of each cell</h3>",
@@ -349,10 +349,11 @@ def _csv(rows):
     return buffer.getvalue()
 
 
-HOW_TO_READ = """<p class="note">Scores are those of the last evaluation: the median over seeds, with quartiles in
-brackets. The success rate has its 95 % Wilson interval. A cell's best setting was chosen by the very scores shown,
-which flatters it where many were tried. Gradient reach: how many steps back |dL/dh<sub>t</sub>| stays above 1/1000 of
-its last value. "At step", reach, time and steps/s are medians too.</p>"""
+HOW_TO_READ = """<p class="note">Scores are those of the last evaluation, on validation data: the median over seeds,
+with quartiles in brackets. The success rate has its 95 % Wilson interval. A cell's best setting was chosen by the very
+scores shown, which flatters it where many were tried. Gradient reach: how many steps back |dL/dh<sub>t</sub>| stays
+above 1/1000 of its last value, rms over the training batches since the evaluation before. "At step", reach, time and
+steps/s are medians too.</p>"""
 
 
 def main(_) -> int:

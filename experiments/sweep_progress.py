@@ -48,7 +48,8 @@ class Progress:
         at = sorted({int(lane.records[-1]["step"]) for lane in lanes})
         text = (
             f"{self.done}/{self.trials} trials  {self.labels[sweep.bucket_id(config)]}: {len(lanes)} lanes "
-            f"at step {'-'.join(map(str, at[:: max(len(at) - 1, 1)]))}/{config.steps}  median {score} {median:.4g}  "
+            f"at step {'-'.join(map(str, at[:: max(len(at) - 1, 1)]))}/{config.steps}  "
+            f"median validation {score} {median:.4g}  "
             f"{self.steps / elapsed:.0f} steps/s  {duration(left)} left"
         )
         if self.bar:

@@ -137,7 +137,7 @@ class _progress:
 
     def report(self, row: dict, score: str) -> None:
         rate = (row["step"] - self.start) / (time.monotonic() - self.began)
-        text = f"{rate:.0f} steps/s  loss {row['loss']:.4g}  {score} {row[f'eval_{score}']:.4g}"
+        text = f"{rate:.0f} steps/s  training loss {row['loss']:.4g}  validation {score} {row[f'eval_{score}']:.4g}"
         if row["diverged"] >= 0:
             text += f"  diverged at step {row['diverged']}: {row['blame']} not finite"
         if self.bar:
@@ -149,17 +149,17 @@ class _progress:
 
 def show(result: dict, path: Path) -> None:
     """Prints a finished run in a few lines."""
-    score = f"{result['score_name']} {result['score']:.4g}"
+    score = f"validation {result['score_name']} {result['score']:.4g}"
     solved = f"solved at step {result['solved_at']}" if result["solved_at"] is not None else "not solved"
     print(f"{result['cell']} on {result['task']}: {score} (baseline {result['baseline']:.4g}), {solved}")
     if result["diverged"] is not None:
         print(f"diverged at step {result['diverged']}: {result['blame']} not finite; frozen there")
     if result["gradient_reach"] is not None:
         reach, steps = result["gradient_reach"], result["sequence_steps"]
-        if reach < steps:
-            print(f"the gradient falls below 1/1000 of its last value {reach} steps back")
-        else:
-            print(f"the gradient stays above 1/1000 of its last value over all {steps} steps")
+        where = f"falls below 1/1000 of its last value {reach} steps back"
+        if reach >= steps:
+            where = f"stays above 1/1000 of its last value over all {steps} steps"
+        print(f"on the last training batches the gradient {where}")
     if "test_bits_per_character" in result:
         print(
             f"test: {result['test_bits_per_character']:.3f} bits per character "

@@ -36,7 +36,8 @@ RunLike = Any  # a RunData, or the path of a run directory
 
 
 def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None, *, dark: bool = False) -> Figure:
-    """The score against the training step: one line for each setting, that is for runs that differ in the seed alone.
+    """The validation score against the training step: one line for each setting, that is for runs that differ in the
+    seed alone.
 
     Several seeds give their median and a band between their quartiles; a run that ended early keeps its last score.
     A score that says "lower is better" and spans more than a decade has a log axis.
@@ -78,7 +79,7 @@ def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("training step")
-    axes.set_ylabel(f"{plain(name.replace('_', ' '))} ({'lower' if lower else 'higher'} is better)")
+    axes.set_ylabel(f"validation {plain(name.replace('_', ' '))} ({'lower' if lower else 'higher'} is better)")
     sizes = sorted({len(group) for group in groups})
     if sizes[-1] > 1:
         count = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -96,7 +97,8 @@ def gradient_map(
     limits: tuple[float, float] | None = None,
     dark: bool = False,
 ) -> Figure:
-    """|dL/dh_t| by training step and sequence step, one panel for each layer (down) and carry part (across).
+    """|dL/dh_t| on the training batches by training step and sequence step, one panel for each layer (down) and carry
+    part (across).
 
     Exact zeros (padding, or what no loss sees) and values that are not finite are grey and do not stretch the scale.
 
@@ -147,7 +149,7 @@ def gradient_map(
     bar = figure.colorbar(
         image, ax=panels, extend="min" if _is_clipped(flow, low) else "neither", aspect=20 * len(rows)
     )
-    style_colorbar(bar, "$|dL/dh_t|$, rms over the batch", dark)
+    style_colorbar(bar, "$|dL/dh_t|$, rms over training batches", dark)
     return write(figure, out)
 
 
@@ -174,7 +176,8 @@ def gradient_profiles(
     The gradient reach ends at the dotted line.
 
     Args:
-      profiles: cell -> (|dL/dh_t| at initialisation `[S, T]` of S seeds, and after training `[S', T]` or None).
+      profiles: cell -> (|dL/dh_t| on validation data, at initialisation `[S, T]` of S seeds, and after training
+        `[S', T]` or None).
     """
     figure, (axes,) = new_figure(dark, width=5.6, height=3.7)
     lowest, highest = REACH / 100, 10.0
@@ -198,6 +201,7 @@ def gradient_profiles(
     axes.set_xlim(left=0)
     axes.set_xlabel("steps back from the end, $T - t$")
     axes.set_ylabel("$|dL/dh_t|$ / its last value")
+    axes.set_title("rms over validation sequences", fontsize=10)
     add_legend(axes, dark)
     return write(figure, out)
 

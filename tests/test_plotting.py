@@ -55,7 +55,7 @@ def test_learning_curve_shows_median_and_quartiles_over_seeds(tmp_path):
     for k, step in enumerate(STEPS):
         drawn = vertices[vertices[:, 0] == step, 1]
         np.testing.assert_allclose([drawn.min(), drawn.max()], np.percentile(scores[:, k], [25, 75]))
-    assert axes.get_yscale() == "log"
+    assert axes.get_yscale() == "log" and axes.get_ylabel().startswith("validation mse")
     assert {text.get_text() for text in axes.texts} == {"no memory 0.16", "solved 0.05"}
     levels = [line.get_ydata()[0] for line in axes.lines if line.get_label().startswith("_")]
     assert sorted(levels) == [0.05, 0.16]
@@ -105,7 +105,7 @@ def test_gradient_map_draws_every_value_and_leaves_zeros_out_of_the_scale(tmp_pa
     np.testing.assert_array_equal(corners[0, :, 0], np.arange(9) + 0.5)
     assert "dL/dc_t" in left.get_title() and "dL/dh_t" in right.get_title()
     assert figure.get_supxlabel().startswith("sequence step") and "grey" in figure.get_supxlabel()
-    assert figure.get_supylabel() == "training step" and "rms" in bar.get_ylabel()
+    assert figure.get_supylabel() == "training step" and "rms over training batches" in bar.get_ylabel()
     assert_drawn(tmp_path / "out.png")
 
 
@@ -133,7 +133,7 @@ def test_gradient_profiles_are_relative_to_the_last_gradient(tmp_path):
     assert [lines[name].get_linestyle() for name in ("gru", "gru, trained")] == ["-", "--"]
     (dotted,) = [line for line in axes.lines if line.get_linestyle() == ":"]
     assert set(dotted.get_ydata()) == {1e-3}
-    assert axes.get_yscale() == "log"
+    assert axes.get_yscale() == "log" and "validation" in axes.get_title()
     assert (tmp_path / "out.svg").read_text().startswith("<?xml")
 
 
