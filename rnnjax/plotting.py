@@ -39,8 +39,9 @@ def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None
     """The validation score against the training step: one line for each setting, that is for runs that differ in the
     seed alone.
 
-    Several seeds give their median and a band between their quartiles; a run that ended early keeps its last score.
-    A score that says "lower is better" and spans more than a decade has a log axis.
+    Several seeds give their median and a band between their quartiles; a run that ended early keeps its last score, and
+    one that is not finite counts as the worst. A score that says "lower is better" and spans more than a decade has a
+    log axis.
 
     Raises ValueError for no runs, runs of several tasks, or without evaluations.
     """
@@ -56,7 +57,7 @@ def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None
         cell = str(group[0].config.get("cell"))
         style = ("-", "--", "-.", ":")[styles.setdefault(cell, 0) % 4]
         styles[cell] += 1
-        steps, scores = score_over_time(group, name)
+        steps, scores = score_over_time(group, name, worst=np.inf if lower else -np.inf)
         low, middle, high = quartiles(scores)
         marker = "o" if len(steps) == 1 else None
         axes.plot(steps, middle, style, color=cell_color(cell), marker=marker, linewidth=1.8, label=plain(label))
@@ -299,7 +300,7 @@ def _from_the_end(values):
         return np.arange(1), np.full((len(values), 1), np.nan)
     back = values[:, last[0] :: -1].astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.arange(back.shape[1]), np.where(back > 0, back / back[:, :1], np.nan)
+        return np.arange(back.shape[1]), np.where(back >= 0, back / back[:, :1], np.nan)
 
 
 def _lines(text):

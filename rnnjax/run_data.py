@@ -2,13 +2,13 @@
 
 import json
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnjax.intervals import quantile
 from rnnjax.runs import load_arrays, read_config, read_result, read_rows
 
 
@@ -63,9 +63,9 @@ def setting_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return labels
 
 
-def score_over_time(runs: Sequence[RunData], name: str) -> tuple[np.ndarray, np.ndarray]:
+def score_over_time(runs: Sequence[RunData], name: str, worst: float = np.inf) -> tuple[np.ndarray, np.ndarray]:
     """The training steps of any run's evaluations `[E]`, and each run's score at them `[S, E]`: NaN before its first,
-    and its last one kept after the run's end. A score that is not finite is NaN."""
+    and its last one kept after the run's end. A score that is not finite is `worst`."""
     columns = []
     for run in runs:
         if not run.rows:
@@ -80,15 +80,14 @@ def score_over_time(runs: Sequence[RunData], name: str) -> tuple[np.ndarray, np.
     scores = np.full((len(runs), len(steps)), np.nan)
     for score, column in zip(scores, columns, strict=True):
         index = np.searchsorted(column[:, 0], steps, side="right") - 1
-        score[index >= 0] = column[index[index >= 0], 1]
-    return steps, np.where(np.isfinite(scores), scores, np.nan)
+        score[index >= 0] = np.where(np.isfinite(column[:, 1]), column[:, 1], worst)[index[index >= 0]]
+    return steps, scores
 
 
 def quartiles(values: np.ndarray) -> np.ndarray:
-    """The three quartiles over the first axis, `[3, ...]`, of the values that are numbers; NaN where none is."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a column without a number
-        return np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
+    """The three quartiles `[3, E]` over the first axis of values `[S, E]`; NaN is no value, and infinite ones count."""
+    columns = [[value for value in column if not np.isnan(value)] for column in np.asarray(values, float).T]
+    return np.array([[quantile(c, q) if c else np.nan for c in columns] for q in (0.25, 0.5, 0.75)])
 
 
 def diverged_at(run: RunData) -> int | None:

@@ -75,15 +75,19 @@ def test_settings_are_told_apart_and_divergence_is_marked(tmp_path):
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (20, 0.8)
 
 
-def test_a_run_that_ended_early_keeps_its_last_score_and_nan_is_left_out(tmp_path):
+def test_a_run_that_ended_early_keeps_its_last_score_and_one_that_is_not_finite_is_the_worst(tmp_path):
     runs = [
         run_data.read_run(write_run(tmp_path / "short", [0.5, 0.4])),
         run_data.read_run(write_run(tmp_path / "long", [0.5, float("nan"), 0.2], seed=1)),
+        run_data.read_run(write_run(tmp_path / "lost", [0.6, float("inf"), float("nan")], seed=2)),
     ]
     steps, scores = run_data.score_over_time(runs, "mse")
     np.testing.assert_array_equal(steps, STEPS)
-    np.testing.assert_array_equal(scores, [[0.5, 0.4, 0.4], [0.5, np.nan, 0.2]])
-    np.testing.assert_allclose(run_data.quartiles(scores)[1], [0.5, 0.4, 0.3])
+    np.testing.assert_array_equal(scores, [[0.5, 0.4, 0.4], [0.5, np.inf, 0.2], [0.6, np.inf, np.inf]])
+    np.testing.assert_allclose(run_data.quartiles(scores)[1], [0.5, np.inf, 0.4])
+    axes = plotting.learning_curve(runs, tmp_path / "out.png").axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.5, np.inf, 0.4])  # not the 0.4 of the only one left
+    assert np.isfinite(axes.get_ylim()).all()
 
 
 def test_gradient_map_draws_every_value_and_leaves_zeros_out_of_the_scale(tmp_path):
@@ -128,7 +132,10 @@ def test_gradient_profiles_are_relative_to_the_last_gradient(tmp_path):
     lines = lines_of(axes)
     np.testing.assert_array_equal(lines["gru"].get_xdata(), [0, 1, 2, 3])
     np.testing.assert_allclose(lines["gru"].get_ydata(), [1, 1 / 2, 1 / 4, 1 / 8])
-    np.testing.assert_allclose(lines["gru, trained"].get_ydata(), [1, 0.5, 1 / 6, 1 / 6, np.nan])
+    np.testing.assert_allclose(lines["gru, trained"].get_ydata(), [1, 0.5, 1 / 6, 1 / 6, 0])
+    two_of_three_vanish = np.array([[0, 0, 1.0], [0, 0, 2.0], [1.0, 1.0, 1.0]])
+    figure = plotting.gradient_profiles({"gru": (two_of_three_vanish, None)})
+    np.testing.assert_allclose(lines_of(figure.axes[0])["gru"].get_ydata(), [1, 0, 0])
     assert lines["gru"].get_color() == lines["gru, trained"].get_color() != lines["mine"].get_color()
     assert [lines[name].get_linestyle() for name in ("gru", "gru, trained")] == ["-", "--"]
     (dotted,) = [line for line in axes.lines if line.get_linestyle() == ":"]
