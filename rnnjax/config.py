@@ -2,9 +2,11 @@
 
 import dataclasses
 import difflib
+import functools
 import inspect
 
 from rnnjax.cells import CELLS
+from rnnjax.cells.check import check_cell
 from rnnjax.diagnostics.forward_mode import gradient_of
 from rnnjax.tasks import TASKS, check_causal
 
@@ -124,11 +126,11 @@ def check(config: Config) -> None:
             )
     task = make_task(config)  # a task knows what lengths it can have
     check_causal(task, config.task, bidirectional=config.bidirectional)
-    cell = make_cell(config)  # and a cell which options
-    if config.method == "deferred" and (cell.gates is None or config.cotangent_clip):
-        why = f"cell {config.cell!r} has no gates" if cell.gates is None else "cotangent_clip changes each step"
-        raise ValueError(f"method='deferred' is not for this run, as {why}; allowed: auto, scan")
     width = config.embedding_size or (config.hidden_size if task.tokens else task.input_size)
+    has_gates = _has_gates(CELLS[config.cell], dataclasses.replace(config, seed=0, lr=1.0), width)
+    if config.method == "deferred" and (not has_gates or config.cotangent_clip):
+        why = "cotangent_clip changes each step" if has_gates else f"cell {config.cell!r} has no gates"
+        raise ValueError(f"method='deferred' is not for this run, as {why}; allowed: auto, scan")
     if config.residual and config.num_layers == 1 and width != config.hidden_size * (1 + config.bidirectional):
         raise ValueError(
             f"residual=True changes nothing with num_layers=1 and inputs {width} wide; allowed: num_layers of 2 or more"
@@ -146,7 +148,7 @@ def make_task(config: Config):
         )
         if value is not None
     }
-    return _call(TASKS, config.task, (config.seq_len,), options)
+    return _call("task", TASKS[config.task], config.task, (config.seq_len,), options)
 
 
 def make_cell(config: Config, **traced):
@@ -155,7 +157,7 @@ def make_cell(config: Config, **traced):
     options = {name: getattr(config, name) for name in names} | traced
     options["chrono_t_max"] = float(max(config.seq_len, 3)) if config.chrono else None
     options = {name: value for name, value in options.items() if value is not None}
-    return _call(CELLS, config.cell, (config.hidden_size,), options)
+    return _call("cell", CELLS[config.cell], config.cell, (config.hidden_size,), options)
 
 
 def hyperparameters(config: Config) -> dict[str, float]:
@@ -171,14 +173,29 @@ def nearest(name: str, names) -> str:
     return f"; did you mean {lower[close[0]]!r}?" if close else ""
 
 
-def _call(table, name, args, options):
-    factory = table[name]
-    known = inspect.signature(factory).parameters
-    for option in options:
-        if option not in known:
-            spelled = {"path": "text_path", "chrono_t_max": "chrono"}.get(option, option)
-            raise ValueError(f"{spelled}={options[option]!r} does not apply to {name!r}")
-    return factory(*args, **options)
+@functools.lru_cache(maxsize=1024)
+def _has_gates(factory, config, width):
+    """Whether the cell has gates. Raises ValueError where the cell breaks a promise of `Cell`."""
+    cell = make_cell(config)
+    try:
+        check_cell(cell, width)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"cell {config.cell!r}: {error}") from error
+    return cell.gates is not None
+
+
+def _call(kind, factory, name, args, options):
+    try:
+        known = inspect.signature(factory).parameters
+        unknown = [option for option in options if option not in known]
+        if not unknown:
+            return factory(*args, **options)
+    except (ValueError, OSError):
+        raise  # a line of its own
+    except Exception as error:  # whatever a user's factory may raise
+        raise ValueError(f"{kind} {name!r} raises {type(error).__name__}: {error}") from error
+    spelled = {"path": "text_path", "chrono_t_max": "chrono"}.get(unknown[0], unknown[0])
+    raise ValueError(f"{spelled}={options[unknown[0]]!r} does not apply to {name!r}")
 
 
 def _one_of(name, value, allowed):

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
 
 from rnnjax import runs
+from rnnjax.cells import CELLS, rnn
 from rnnjax.config import Config, check
 from rnnjax.training import make_train
 
@@ -141,6 +143,36 @@ def test_settings_that_act_are_taken(settings_):
     check(Config(**settings_))
 
 
+CELLS_OF_USERS = {
+    "a tuple, no Cell": (lambda H: (1, 2), "cell 'mine': a cell is a tuple; allowed: a Cell"),
+    "a wrong W_h": (
+        lambda H: rnn(H)._replace(init=lambda key, D: rnn(H).init(key, D) | {"W_h": jnp.zeros((2, 2))}),
+        "cell 'mine': init returns 'W_h' of shape (2, 2); allowed: (128, 128)",
+    ),
+    "nested parameters": (
+        lambda H: rnn(H)._replace(init=lambda key, D: {"all": rnn(H).init(key, D)}),
+        "cell 'mine': init returns a dict for parameter 'all'; allowed: a real array",
+    ),
+    "a step that fails": (
+        lambda H: rnn(H)._replace(step=lambda params, h, x: h @ params["W_hh"]),
+        "cell 'mine': step raises KeyError: 'W_hh'",
+    ),
+    "a factory that fails": (lambda H: {}["x"], "cell 'mine' raises KeyError: 'x'"),
+    "no factory": (rnn(3), "cell 'mine' raises TypeError: Cell("),
+    "an option that it has not": (lambda H, gain=1.0: rnn(H), "peepholes=True does not apply to 'mine'"),
+}
+
+
+@pytest.mark.parametrize("name", CELLS_OF_USERS)
+def test_a_malformed_cell_is_refused_by_name(name, monkeypatch):
+    factory, message = CELLS_OF_USERS[name]
+    monkeypatch.setitem(CELLS, "mine", factory)
+    options = {"peepholes": True} if "option" in name else {}
+    with pytest.raises(settings.BadSetting) as error:
+        settings.checked(Config(cell="mine", **options))
+    assert message in str(error.value)
+
+
 # ---- what the environment says
 
 
@@ -165,6 +197,7 @@ import json, os, sys
 sys.path.insert(0, {root!r})
 os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
 import jax
+import jax.numpy as jnp
 import numpy as np
 from experiments import outputs
 from tests.test_flags import numbers_of_a_run
