@@ -20,11 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from experiments import lanes, outputs, seeds
 from experiments.diagnose_subject import layers_of, sample
-from experiments.flags import BadSetting, define_config, load_config, main_with_errors
+from experiments.flags import BadSetting, define_config, define_path, load_config, main_with_errors
 from rnnjax import diagnostic_plots, intervals, plot_style, runs
 from rnnjax.cells import CELLS
 from rnnjax.config import Config
@@ -241,6 +240,6 @@ def _stack(trees):
 
 if __name__ == "__main__":
     define_config()
-    WORKDIR = flags.DEFINE_string("workdir", None, "the directory of the runs; those that it holds are not run again")
-    OUT = flags.DEFINE_string("out", None, "where to write table and figure; by default WORKDIR")
+    WORKDIR = define_path("workdir", None, "the directory of the runs; those that it holds are not run again")
+    OUT = define_path("out", None, "where to write table and figure; by default WORKDIR")
     main_with_errors(main)

@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from absl import flags
 
 from experiments import outputs, seeds
-from experiments.flags import main_with_errors
+from experiments.flags import define_path, main_with_errors
 from rnnjax import diagnostic_plots, intervals, runs
 from rnnjax.config import Config
 
@@ -151,5 +150,5 @@ def _errors(found):
 
 
 if __name__ == "__main__":
-    WORKDIR = flags.DEFINE_string("workdir", None, "the directory of the runs; those that it holds are not run again")
+    WORKDIR = define_path("workdir", None, "the directory of the runs; those that it holds are not run again")
     main_with_errors(main)

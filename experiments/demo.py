@@ -10,17 +10,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import statistics
 
-from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments.flags import main_with_errors
-from experiments.outputs import prepare_devices
+from experiments.flags import define_path, main_with_errors
+from experiments.outputs import for_terminal, prepare_devices
 from experiments.sweep import run_sweep, trial_directory
 from rnnjax import plotting, runs, sweep
 from rnnjax.config import Config
 
-WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "where runs and figures go; what is there is not run again")
+WORKDIR = define_path("workdir", "runs/demo", "where runs and figures go; what is there is not run again")
 
 ADDING = Config(
     task="adding",
@@ -94,7 +93,8 @@ def show(workdir: Path, adding: list[Config]) -> None:
         f"whole test part of the text (5-gram {result['test_five_gram']:.3f}, unigram {result['test_unigram']:.3f}). "
         f"The figure shows it on validation windows of {TEXT.seq_len} characters: {result['score']:.3f}. It writes:\n"
     )
-    console.print((text / "sample.txt").read_text(), markup=False, highlight=False)
+    sample = (text / "sample.txt").read_text(encoding="utf-8")
+    console.print(for_terminal(sample), markup=False, highlight=False)
 
     plotting.learning_curve([text], workdir / "text_learning_curve.png")
     directories = {t: trial_directory(workdir / "adding", t) for t in adding}

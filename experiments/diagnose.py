@@ -13,12 +13,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from absl import flags
 
 from experiments import outputs
 from experiments.diagnose_page import write_page
 from experiments.diagnose_subject import make_subject
-from experiments.flags import BadSetting, checked, define_config, load_config, main_with_errors
+from experiments.flags import BadSetting, checked, define_config, define_path, load_config, main_with_errors
 from rnnjax import runs
 from rnnjax.config import Config
 
@@ -52,6 +51,6 @@ def read_run_config(workdir: str | Path) -> Config:
 
 if __name__ == "__main__":
     define_config()
-    WORKDIR = flags.DEFINE_string("workdir", None, "a finished run; without it a model as --config initialises it")
-    OUT = flags.DEFINE_string("out", None, "the directory to write into; by default WORKDIR/diagnostics")
+    WORKDIR = define_path("workdir", None, "a finished run; without it a model as --config initialises it")
+    OUT = define_path("out", None, "the directory to write into; by default WORKDIR/diagnostics")
     main_with_errors(main)

@@ -1,6 +1,8 @@
 """Settings on the command line: --config=FILE and --config.NAME=VALUE, and one line for whatever is wrong with them."""
 
+import contextlib
 import dataclasses
+import os
 import re
 import runpy
 import sys
@@ -14,6 +16,10 @@ from rnnjax import config as configs
 from rnnjax import runs
 
 flags.disclaim_key_flags()  # --helpshort then lists the settings as the launcher's own
+for _flag in flags.FLAGS.flags_by_module_dict().get("absl.app", []):
+    delattr(
+        flags.FLAGS, _flag.name
+    )  # --only_check_args, --pdb, ...: `app.run` obeys them, and `main_with_errors` is none
 
 FIELDS = {field.name: field for field in dataclasses.fields(configs.Config)}
 TYPES = typing.get_type_hints(configs.Config)
@@ -27,10 +33,21 @@ class BadSetting(ValueError):
 def define_config(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines --config and a --config.NAME for every field of `Config`."""
     file_help = "a Python file with get_config() -> rnnjax.config.Config; the defaults below if not given"
-    flags.DEFINE_string("config", None, file_help, flag_values=flag_values)
+    define_path("config", None, file_help, flag_values)
     for name, field in FIELDS.items():
         doc = field.metadata.get("doc", "")
         flags.DEFINE(_SettingParser(name), f"config.{name}", None, doc, flag_values=flag_values)
+
+
+def define_path(name: str, default: str | None, help_: str, flag_values: flags.FlagValues = flags.FLAGS):
+    """Defines a flag for a file or directory; `~` is the user's home, whichever way the shell passed it on."""
+    return flags.DEFINE(_PathParser(), name, default, help_, flag_values)
+
+
+def define_paths(name: str, help_: str, flag_values: flags.FlagValues = flags.FLAGS):
+    """Defines a flag for paths, given one by one or between commas; a comma in a path that is there belongs to it."""
+    flag = _PathsFlag(_PathParser(), flags.ArgumentSerializer(), name, None, help_)
+    return flags.DEFINE_flag(flag, flag_values)
 
 
 def load_config(flag_values: flags.FlagValues = flags.FLAGS) -> configs.Config:
@@ -46,6 +63,7 @@ def parse_setting(name: str, text: str, flag: str | None = None):
     """The value that `text` means for the setting `name`, as `--config.NAME=TEXT` does; BadSetting names the `flag`."""
     if name not in FIELDS:
         raise BadSetting(_unknown_setting(name))
+    text = os.path.expanduser(text) if name == "text_path" else text
     for kind in _types_of(name):
         parsed, value = _parse(kind, text)
         if parsed:
@@ -56,6 +74,8 @@ def parse_setting(name: str, text: str, flag: str | None = None):
 
 def checked(config: configs.Config) -> configs.Config:
     """The config, once its types and values are right; an integer for a float field becomes one. Raises BadSetting."""
+    if isinstance(config.text_path, str):
+        config = dataclasses.replace(config, text_path=os.path.expanduser(config.text_path))
     for name in FIELDS:
         value, kinds = getattr(config, name), _types_of(name)
         if float in kinds and type(value) is int:
@@ -80,12 +100,16 @@ def main_with_errors(
     directory in use, a full disk or another failing file is one line and 1; Ctrl-C is 75. A bug keeps its traceback.
     `absl.app.run` would print the usage too, exit with 1, and turn on the INFO messages of every library.
     """
+    _open_streams()
     try:
         sys.exit(main(_parse_flags(sys.argv if argv is None else argv, flag_values)))
     except (BadSetting, flags.Error, app.UsageError, runs.RunRefused) as error:
         _fail(error, runs.EXIT_BAD_FLAGS)
-    except (runs.RunBusy, runs.RunFailed, OSError) as error:
+    except (runs.RunBusy, runs.RunFailed) as error:
         _fail(error, runs.EXIT_ERROR)
+    except OSError as error:
+        named = error.strerror and error.filename is not None
+        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}" if named else error, runs.EXIT_ERROR)
     except KeyboardInterrupt:
         _fail("interrupted", runs.EXIT_STOPPED)
 
@@ -100,6 +124,43 @@ class _SettingParser(flags.ArgumentParser):
 
     def flag_type(self):
         return _allowed(self.name)
+
+
+class _PathParser(flags.ArgumentParser):
+    syntactic_help = "a path"
+
+    def parse(self, argument):
+        return os.path.expanduser(argument)
+
+
+class _PathsFlag(flags.MultiFlag):
+    def _parse(self, arguments):
+        texts = [arguments] if isinstance(arguments, str) else arguments
+        return [path for text in texts or () for path in _split_paths(text)]
+
+
+def _split_paths(text):
+    """The longest runs of pieces between commas that are paths there are; a piece that is none stands alone."""
+    pieces, paths = text.split(","), []
+    while pieces:
+        joined = [os.path.expanduser(",".join(pieces[:n])) for n in range(len(pieces), 0, -1)]
+        path = next((path for path in joined if os.path.exists(path)), joined[-1])
+        paths.append(path)
+        del pieces[: len(pieces) - joined.index(path)]
+    return [path for path in paths if path]
+
+
+def _open_streams():
+    """Prints whatever a terminal or a name may hold, and into nothing where a stream was closed: no run ends for it."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            with contextlib.suppress(OSError):
+                while os.open(os.devnull, os.O_RDWR) < number:  # else the next file to be opened is the stream
+                    pass
+            setattr(sys, name, open(os.devnull, "w", errors="backslashreplace"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _parse_flags(argv, flag_values):
@@ -124,7 +185,8 @@ def _from_file(file):
         beside = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise BadSetting(f"--config={file}: no such file{configs.nearest(str(path), beside)}")
     try:
-        config = runpy.run_path(str(path))["get_config"]()  # runpy: an import would write a __pycache__ beside it
+        with _importable(path.parent):
+            config = runpy.run_path(str(path))["get_config"]()
     except KeyError as error:
         if error.args != ("get_config",):
             raise BadSetting(f"--config={file}: {type(error).__name__}: {error}") from error
@@ -138,6 +200,18 @@ def _from_file(file):
             f"--config={file}: get_config() returns {type(config).__name__}; allowed: rnnjax.config.Config"
         )
     return config
+
+
+@contextlib.contextmanager
+def _importable(folder):
+    """What lies beside a config file can be imported while it runs, and nothing is written there."""
+    path, written = list(sys.path), sys.dont_write_bytecode
+    sys.path.insert(0, str(folder.absolute()))
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.path[:], sys.dont_write_bytecode = path, written
 
 
 def _unknown_setting(name):

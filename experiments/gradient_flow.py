@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import outputs
-from experiments.flags import BadSetting, checked, main_with_errors
+from experiments.flags import BadSetting, checked, define_path, define_paths, main_with_errors
 from experiments.report import best_settings, find_runs, summarise
 from rnnjax import plotting, runs
 from rnnjax.cells import CELLS
@@ -211,8 +211,6 @@ if __name__ == "__main__":
     HIDDEN_SIZE = flags.DEFINE_integer("hidden_size", None, "H; 128 by default; runs have their own")
     BATCH = flags.DEFINE_integer("batch_size", None, "B; 32 by default; runs have their own")
     SEEDS = flags.DEFINE_integer("seeds", 5, "initialisations a cell", lower_bound=1)
-    RUNS = flags.DEFINE_list(
-        "runs", None, "trained: run directories, sweeps or parents of them; the best setting a cell"
-    )
-    OUT = flags.DEFINE_string("out", "runs/gradient_flow", "the directory for the figure and the arrays")
+    RUNS = define_paths("runs", "trained: run directories, sweeps or parents of them; the best setting a cell")
+    OUT = define_path("out", "runs/gradient_flow", "the directory for the figure and the arrays")
     main_with_errors(main)

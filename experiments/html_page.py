@@ -36,8 +36,8 @@ def figures_html(figures: Sequence[tuple[str, Callable]]) -> str:
 
 
 def escape(text: object) -> str:
-    """Any text as HTML that shows it."""
-    return html.escape(str(text), quote=True)
+    """Any text as HTML that shows it, a path that is not UTF-8 among them."""
+    return html.escape(str(text).encode("utf-8", "backslashreplace").decode(), quote=True)
 
 
 def _data_uri(figure):

@@ -16,6 +16,7 @@ from rnnjax import language, plotting, runs
 from rnnjax.cells import CELLS
 from rnnjax.config import Config
 from rnnjax.diagnostics.gradient_flow import gradient_reach, total_norm
+from rnnjax.files import printable
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.sources import Source, source_of, source_of_data
 from rnnjax.tasks import TASKS, decode, encode, ngram_bits_per_character, text_data
@@ -150,6 +151,11 @@ def read_and_write(config: Config, train: Train, params: Any) -> tuple[dict[str,
         "text_sha256": data.sha256,
     }
     return score, prompt + decode(np.asarray(written), data.vocabulary) + "\n"
+
+
+def for_terminal(text: str) -> str:
+    """The lines of a text, with an escape for whatever else a terminal would act on: a model may write anything."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def config_dict(config: Config) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from absl import flags
 
-from experiments.flags import BadSetting, main_with_errors
+from experiments.flags import BadSetting, define_path, define_paths, main_with_errors
 from experiments.html_page import escape, figures_html, page_html, table_html
 from rnnjax import plotting
 from rnnjax.intervals import quantile, told_apart, wilson_interval
@@ -346,7 +345,7 @@ def _csv(rows):
     for row in rows:
         # A spreadsheet takes a text that starts like this for a formula.
         writer.writerow({n: "'" + v if isinstance(v, str) and v[:1] in "=+-@" else v for n, v in row.items()})
-    return buffer.getvalue()
+    return buffer.getvalue().encode("utf-8", "backslashreplace").decode()  # of a path that is not UTF-8
 
 
 HOW_TO_READ = """<p class="note">Scores are those of the last evaluation, on validation data: the median over seeds,
@@ -370,6 +369,6 @@ def main(_) -> int:
 
 
 if __name__ == "__main__":
-    RUNS = flags.DEFINE_list("runs", None, "run directories, sweeps or parents of them, separated by commas")
-    OUT = flags.DEFINE_string("out", None, "the directory to write index.html, settings.csv and runs.csv into")
+    RUNS = define_paths("runs", "run directories, sweeps or parents of them, separated by commas")
+    OUT = define_path("out", None, "the directory to write index.html, settings.csv and runs.csv into")
     main_with_errors(main)

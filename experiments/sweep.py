@@ -20,7 +20,7 @@ from absl import flags
 
 from experiments import outputs, processes
 from experiments.dry_run import describe
-from experiments.flags import BadSetting, define_config, load_config, main_with_errors
+from experiments.flags import BadSetting, define_config, define_path, load_config, main_with_errors
 from experiments.lanes import Options, run_sweep, trial_directory
 from experiments.replay import replay
 from experiments.trials import parse_trials
@@ -99,7 +99,7 @@ if __name__ == "__main__":
     TRIALS = flags.DEFINE_integer("trials", None, "how often --sample draws", lower_bound=1)
     REPLAY = flags.DEFINE_string("replay", None, "run the one trial of this id again, alone, and write nothing")
     DEBUG_NANS = flags.DEFINE_bool("debug_nans", False, "with --replay: show the operation that was first not finite")
-    WORKDIR = flags.DEFINE_string("workdir", None, "the sweep's directory; trials that it holds are not run again")
+    WORKDIR = define_path("workdir", None, "the sweep's directory; trials that it holds are not run again")
     DRY_RUN = flags.DEFINE_bool("dry_run", False, "print buckets, lanes, devices, time and memory; train nothing")
     LANES = flags.DEFINE_integer("lanes", None, "runs at a time; by default one a device, on a GPU all", lower_bound=1)
     WIDTH = flags.DEFINE_integer(

@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments import outputs
-from experiments.flags import BadSetting, define_config, load_config, main_with_errors
+from experiments.flags import BadSetting, define_config, define_path, load_config, main_with_errors
 from experiments.outputs import prepare_devices
 from rnnjax import runs
 from rnnjax.config import Config, hyperparameters
 from rnnjax.training import make_train, sharded
 
 define_config()
-WORKDIR = flags.DEFINE_string("workdir", None, "the run directory; the same config in it resumes")
+WORKDIR = define_path("workdir", None, "the run directory; the same config in it resumes")
 SHARDS = flags.DEFINE_integer("shards", 0, "devices that split each batch; 0 decides from the sizes", lower_bound=0)
 ACCEPT = flags.DEFINE_bool("accept_changes", False, "go on though what the run began with has changed, on purpose")
 SAVE_SECONDS = flags.DEFINE_float("save_seconds", 10.0, "seconds between checkpoints, at most one lost", lower_bound=0)
@@ -165,7 +165,7 @@ def show(result: dict, path: Path) -> None:
             f"test: {result['test_bits_per_character']:.3f} bits per character "
             f"(5-gram {result['test_five_gram']:.3f}, unigram {result['test_unigram']:.3f})"
         )
-        print((path / "sample.txt").read_text())
+        print(outputs.for_terminal((path / "sample.txt").read_text(encoding="utf-8")))
     figures = [str(path / name) for name in ("learning_curve.png", "gradient_map.png") if (path / name).exists()]
     print(f"figures: {', '.join(figures)}")
 

@@ -22,7 +22,7 @@ from rnnjax.training import make_train
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from experiments import flags as settings  # noqa: E402
-from experiments import outputs  # noqa: E402
+from experiments import html_page, outputs  # noqa: E402
 
 FILES = {
     "good.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(lr=1, seq_len=20)\n",
@@ -32,6 +32,9 @@ FILES = {
     "raises.py": "def get_config():\n    return {}['x']\n",
     "unknown.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(hiden_size=3)\n",
     "wrong_type.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(hidden_size=True)\n",
+    "beside.py": "SEQ_LEN = 31\n",
+    "imports.py": "import beside\nfrom rnnjax.config import Config\ndef get_config():\n"
+    "    return Config(seq_len=beside.SEQ_LEN)\n",
     "not_a_number.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(lr=float('nan'))\n",
 }
 
@@ -65,6 +68,7 @@ BAD = {
     "--config.method=deferred --config.cotangent_clip=1": "not for this run, as cotangent_clip changes each step",
     "--config.cell=a\n\x1b[31m": "unknown config.cell",
     "--config.seq_len=1": "seq_len",
+    "--only_check_args": "unknown flag --only_check_args",
     "--wrkdir=x": "unknown flag --wrkdir; did you mean '--workdir'?",
     "--lr=3": "unknown flag --lr; did you mean '--config.lr'?",
     "config.lr=3": "unexpected argument 'config.lr=3'",
@@ -249,6 +253,87 @@ def test_a_platform_that_is_not_there_is_one_line(monkeypatch):
     monkeypatch.setattr(jax, "devices", none)
     with pytest.raises(settings.BadSetting, match="no such device here; allowed: cpu, or unset"):
         outputs.prepare_devices(Config())
+
+
+def test_a_config_may_import_what_lies_beside_it(folder, monkeypatch):
+    monkeypatch.delitem(sys.modules, "beside", raising=False)
+    path = list(sys.path)
+    code, config = launch(["--config=imports.py"])
+    assert (code, config.seq_len, sys.path) == (0, 31, path)
+    assert {entry.name for entry in folder.iterdir()} == set(FILES) | {"written"}  # and no __pycache__
+
+
+def test_a_tilde_is_the_home_in_every_path(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    text = folder / "book.txt"
+    text.write_text("a text of few letters " * 3000)
+    code, config = launch(["--config=~/good.py", "--config.task=text", "--config.text_path=~/book.txt"])
+    assert (code, config.text_path) == (0, str(text))
+    assert settings.parse_setting("text_path", "~/book.txt") == str(text)  # of --grid
+    assert settings.checked(Config(task="text", text_path="~/book.txt")).text_path == str(text)  # of a config file
+    values = flags.FlagValues()
+    workdir = settings.define_path("workdir", "~/x", "where to run", values)
+    values(["launcher"])
+    assert workdir.value == str(folder / "x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--runs=a,b"], ["a", "b"]),
+        (["--runs=a,b,c,d"], ["a", "b,c", "d"]),
+        (["--runs=b,c"], ["b,c"]),
+        (["--runs=a", "--runs=b,c,,none"], ["a", "b,c", "none"]),
+        (["--runs=~/a,none"], ["HOME/a", "none"]),
+        ([], None),
+    ],
+)
+def test_a_comma_belongs_to_the_path_that_has_it(arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a", "b,c"):
+        (tmp_path / name).mkdir()
+    values = flags.FlagValues()
+    paths = settings.define_paths("runs", "what to read", values)
+    values(["launcher", *arguments])
+    assert paths.value == (expected and [path.replace("HOME", str(tmp_path)) for path in expected])
+
+
+STREAMS = """
+import os, sys
+sys.path.insert(0, {root!r})
+from experiments import flags
+def main(argv):
+    print("\\u2013 \\udcff")
+    print("\\u2013", file=sys.stderr)
+    sys.stderr.isatty()
+    with open("file", "w") as file:
+        assert file.fileno() > 2
+    raise PermissionError(13, "Permission denied", "some/where")
+flags.main_with_errors(main)
+"""
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_terminal_that_cannot_show_a_letter_and_one_that_is_gone(closed, tmp_path):
+    """A launcher does its work in an ASCII terminal, and with stdout and stderr closed; an OSError names the file."""
+    script = [sys.executable, "-c", STREAMS.format(root=str(ROOT))]
+    close = "exec >&- 2>&-; " if closed else ""
+    command = ["sh", "-c", f'{close}exec "$@"', "sh", *script]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 1 and (tmp_path / "file").exists()
+    if not closed:
+        assert done.stdout == b"\\u2013 \\udcff\n"
+        assert done.stderr == b"\\u2013\nerror: some/where: Permission denied\n"
+
+
+def test_a_text_that_a_model_wrote_cannot_act_on_a_terminal():
+    assert outputs.for_terminal("a\x1b[2J\x07b\n\tc\u202e") == "a\\x1b[2J\\x07b\n\\tc\\u202e"
+
+
+def test_a_name_that_is_no_text_goes_into_a_page():
+    assert html_page.escape("runs/\udcff<") == "runs/\\udcff&lt;"
 
 
 def test_parse_setting():

@@ -42,7 +42,7 @@ def test_commands_exist_with_their_flags(script, arguments):
         elif name == "config":
             assert (ROOT / value).is_file()
         else:
-            assert re.search(rf"DEFINE_\w+\(\s*\"{name}\"", source), name
+            assert re.search(rf"(DEFINE|define)_\w+\(\s*\"{name}\"", source), name
 
 
 def test_files_that_the_readme_names_are_there():
