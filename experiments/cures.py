@@ -1,4 +1,4 @@
-"""Each cure for vanishing and exploding gradients, on two networks: one that it should help, and one that it should not.
+"""Each cure for vanishing and exploding gradients, on a network that it helps and on one that it does not.
 
     python experiments/cures.py --workdir=runs/cures
 

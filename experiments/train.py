@@ -39,7 +39,7 @@ def main(_) -> int:
     settings, sources = outputs.config_dict(config), outputs.sources(config)
     finished = runs.finished_run(WORKDIR.value, settings, sources, ACCEPT.value)
     if finished is not None:
-        print(f"{WORKDIR.value} was finished before; nothing is done", file=sys.stderr)
+        print(f"{WORKDIR.value} was finished before: nothing is trained or written")
         show(finished, Path(WORKDIR.value))
         return runs.EXIT_DONE
     info = outputs.device_info()

@@ -50,6 +50,7 @@ def save_checkpoint(run: OpenRun, step: int, tree: Any, keep: int = 2) -> Path:
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
+        _check_space(temporary / "space", sum(array.nbytes for array in arrays.values()))
         # Orbax refuses arrays of size 0; the manifest says all there is to know of them.
         with _orbax() as orbax:
             filled = {name: array for name, array in arrays.items() if array.size}
@@ -206,9 +207,11 @@ def _read_leaves(path, leaves):
 def _orbax():
     """Of this process alone: a job of several processes saves from whichever holds the lock, without a barrier.
 
+    What goes wrong is raised here, in one line; the tracebacks that Orbax's threads log of it besides are not shown.
     Orbax writes numpy arrays on process 0 only, whatever its options say, so here each process is that.
     """
-    process_index = multihost.process_index
+    log, process_index = logging.getLogger("absl"), multihost.process_index
+    log.addFilter(_not_of_a_thread)
     multihost.process_index = lambda: 0
     try:
         alone = ocp.options.MultiprocessingOptions(
@@ -219,6 +222,11 @@ def _orbax():
             yield checkpointer
     finally:
         multihost.process_index = process_index
+        log.removeFilter(_not_of_a_thread)
+
+
+def _not_of_a_thread(record):
+    return not record.exc_info
 
 
 def _sealed(manifest):
@@ -234,6 +242,13 @@ def _step_of(path):
 
 def _files(path):
     return sorted(str(entry.relative_to(path)) for entry in path.rglob("*") if not entry.is_dir())
+
+
+def _check_space(path, size):
+    """Raises OSError where so many bytes cannot be had: before Orbax's threads meet the full disk, which say more."""
+    with open(path, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(size, 1))
+    path.unlink()
 
 
 def _put_back(path, copy):

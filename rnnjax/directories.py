@@ -99,7 +99,8 @@ def refuse_foreign_run(path: Path) -> None:
             continue
         shown = printable(repr(entry.name))
         raise RunRefused(
-            f"{path} holds {shown}, without its config.json, and no run; give a --workdir that is new or empty"
+            f"{path} is no run of this program: it holds {shown}, without its config.json; give a --workdir that is "
+            "new or empty"
         )
 
 
