@@ -126,6 +126,36 @@ def test_adding_hochreiter():
     assert metrics["wrong"] == pytest.approx(task.baseline, rel=0.03)
 
 
+@pytest.mark.parametrize(
+    "variant, T, lowest",
+    [("arjovsky", 2, None), ("pascanu", 3, 3), ("hochreiter", 11, 11)],
+)
+def test_the_shortest_adding_asks_for_what_its_markers_show(variant, T, lowest):
+    """The target again, from the inputs alone; a mark that nobody sees has the value 0 (hochreiter's first step)."""
+    batch = draw(adding(T, variant=variant, min_seq_len=lowest), 300)
+    lengths = np.full(300, T) if batch.lengths is None else batch.lengths
+    assert lengths.min() >= (lowest or T) and lengths.max() <= len(batch.inputs)
+    for x, target, L in zip(batch.inputs.swapaxes(0, 1), batch.targets[:, 0], lengths, strict=True):
+        value, marker = x.T[::-1] if variant == "pascanu" else x.T
+        marks = np.flatnonzero(marker == 1)
+        assert not x[L:].any() and (marks < L).all()
+        assert len(marks) == 2 or (variant == "hochreiter" and len(marks) == 1 and value[0] == 0)
+        total = value[marks].sum()
+        expected = {"arjovsky": total, "pascanu": total / 2, "hochreiter": 0.5 + total / 4}[variant]
+        np.testing.assert_allclose(target, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("T, lowest", [(1, None), (2, 1)])
+def test_the_shortest_copy_spells_the_word_that_it_was_shown(T, lowest):
+    batch = draw(copy(T, symbols=2, copy_length=1, min_seq_len=lowest), 40)
+    lengths = np.full(40, T + 2) if batch.lengths is None else batch.lengths
+    assert set(lengths) == set(range((lowest or T) + 2, T + 3))
+    for x, target, L in zip(batch.inputs.swapaxes(0, 1), batch.targets.T, lengths, strict=True):
+        word = int(x[0].argmax())
+        assert x[:L].argmax(1).tolist() == [word, *[2] * (L - 3), 3, 2] and not x[L:].any()
+        assert target[:L].tolist() == [*[2] * (L - 1), word]
+
+
 def test_variable_adding_draws_T_and_then_the_length():
     lengths = draw(adding(40, variant="hochreiter", min_seq_len=20), 4000).lengths
     assert lengths.min() == 20 and lengths.max() == 44
@@ -216,7 +246,9 @@ def test_text_windows_come_from_their_split():
         part = decode(getattr(data, split), data.vocabulary)
         for b in range(8):
             assert decode([*batch.inputs[:, b], batch.targets[-1, b]], data.vocabulary) in part
-    short = draw(text(20, min_seq_len=5), 200)
+    single = draw(text(1), 1)
+    assert single.inputs.shape == single.targets.shape == (1, 1)
+    short = draw(text(np.int64(20), min_seq_len=5), 200)  # as a grid of numpy's has it
     assert set(short.lengths) == set(range(5, 21))
     past = np.arange(20)[:, None] >= short.lengths
     assert not short.inputs[past].any() and not short.targets[past].any()

@@ -1,6 +1,7 @@
 """What several tasks share: one-line refusals of bad values, lengths, and means that leave padding out."""
 
 import difflib
+import numbers
 from collections.abc import Iterable
 
 import jax
@@ -34,7 +35,7 @@ def check_causal(task: Task, name: str, *, bidirectional: bool) -> None:
 def check_integer(task: str, name: str, value: object, lowest: int, highest: int | None = None) -> None:
     """Raises ValueError unless `value` is an integer from `lowest` to `highest`."""
     allowed = f"an integer from {lowest} to {highest}" if highest is not None else f"an integer, {lowest} or more"
-    if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < lowest:
         raise ValueError(f"task {task!r}: {name} is {value!r}; it must be {allowed}")
     if highest is not None and value > highest:
         raise ValueError(f"task {task!r}: {name} is {value!r}; it must be {allowed}")
