@@ -2,7 +2,7 @@
 
     python experiments/anatomy.py --config=configs/anatomy.py --workdir=runs/anatomy
 
-Adding and copy at T = 50, H = 32, 1500 steps: 14 runs. The same command again trains only what is missing.
+Adding and copy at T = 50, H = 32, 1500 steps: 14 networks of 12 seeds. The same command again trains what is missing.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Each cure for vanishing and exploding gradients, on a network that it helps and on one that it does not.
+"""Each cure for vanishing and exploding gradients, on a network that it should help and on one that it should not.
 
     python experiments/cures.py --workdir=runs/cures
 

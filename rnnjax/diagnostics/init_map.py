@@ -42,7 +42,8 @@ def init_map(
       make_cell: two traced numbers -> cell, such as `lambda gain, bias: lstm(64, gain=gain, forget_bias=bias)`.
       a, b: `[A]` and `[B]`, the values of its two arguments.
       xs: `[T, D]`, the sequence that drives every cell.
-      key: draws the parameters, the same draw at each point so that the map is smooth, and the probes.
+      key: draws the parameters, the same draw at each point so that the map is smooth, and the probes. One draw says
+        nothing of the next: `jax.vmap` over keys shows how far the edge moves.
       probes: random gradients sent back through time, at most n.
       transient: steps left out of the Lyapunov exponent.
       batch_size: how many points of the grid run at once, where memory asks for it; all by default.
