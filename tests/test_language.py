@@ -129,3 +129,27 @@ def test_the_smallest_texts_that_train_are_scored_and_written(content, starts, t
     data = text_data(path)
     bits = plain_loop(train.model(state.params), data.test, {0})
     assert score["test_bits_per_character"] == pytest.approx(np.mean(bits), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cell": "lstm", "dtype": "bfloat16", "num_layers": 2, "residual": True, "dropout": 0.3},
+        {"cell": "rnn", "gradient": "uoro", "hidden_size": 3, "gradient_flow": False},
+        {"cell": "gru_cho", "cotangent_clip": 0.1, "segments": 2, "embedding_size": 7},
+        {"cell": "mgu", "flossing": 0.1, "min_seq_len": 2, "method": "scan"},
+    ],
+    ids=lambda change: ",".join(change),
+)
+def test_whatever_a_text_can_be_trained_with_can_be_scored_and_written(change):
+    """By shapes alone: what follows training must not be the first to fail."""
+    config = Config(**({"task": "text", "seq_len": 5, "hidden_size": 4} | change))
+    check(config)
+    train = make_train(config)
+
+    def after(key):
+        model = train.model(train.init(key, hyperparameters(config)).params)
+        return bits_per_character(model, TOKENS), generate(model, TOKENS[:3], 5, key)
+
+    bits, written = jax.eval_shape(after, jax.random.key(0))
+    assert (bits.shape, bits.dtype, written.shape) == ((), jnp.float32, (5,))
