@@ -110,16 +110,11 @@ def write_trained(
     runs.write_json(run.path / "result.json", result | {"stopped": stopped, "complete": False})
 
 
-def complete_result(
-    run: runs.Run, config: Config, train: Train, params: Any, figures: bool = False
-) -> dict[str, Any] | None:
+def complete_result(run: runs.Run, config: Config, train: Train, params: Any, figures: bool = False) -> dict[str, Any]:
     """What follows training: for text the test score and a sample, and figures; then `complete` becomes true."""
     result, doing = runs.read_result(run.path), "its test score and sample"
     try:
-        if config.task == "text":
-            score, sample = read_and_write(config, train, params)
-            result |= score
-            runs.write_file(run.path / "sample.txt", sample)
+        result |= score_text(run, config, train, params) if config.task == "text" else {}
         doing = "its figures"
         if figures:
             plotting.learning_curve([run.path], run.path / "learning_curve.png")
@@ -133,6 +128,13 @@ def complete_result(
         ) from error
     runs.write_json(run.path / "result.json", result | {"complete": True})
     return result | {"complete": True}
+
+
+def score_text(run: runs.Run, config: Config, train: Train, params: Any) -> dict[str, float]:
+    """Writes a sample of what the model writes; returns its test score, for the result."""
+    score, sample = read_and_write(config, train, params)
+    runs.write_file(run.path / "sample.txt", sample)
+    return score
 
 
 def read_and_write(config: Config, train: Train, params: Any) -> tuple[dict[str, float], str]:

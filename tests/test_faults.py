@@ -215,7 +215,8 @@ def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_space(launch,
     process = launch(PROGRAMS["train"], tmp_path / "run").until(lambda: len(checkpoints(tmp_path)) == 2)
     resource.prlimit(process.process, resource.RLIMIT_FSIZE, (5500, 5500))  # what it prints is less
     assert process.wait() == 1
-    assert process.printed().splitlines()[-1].startswith("error: the checkpoint of step 1")
+    lines = [line for line in process.printed().splitlines() if not re.match(r"step \d+/60 ", line)]
+    assert len(lines) == 1 and lines[0].startswith("error: the checkpoint of step 1")
     assert len(checkpoints(tmp_path)) == 2 and rows(tmp_path) < 12
     assert_resumes(launch, "train", tmp_path / "run", expected)
 
@@ -226,6 +227,50 @@ def test_bad_flags_of_a_sweep(flag, launch, tmp_path):
     assert process.wait() == 2
     assert process.printed().startswith("error: ") and process.printed().count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+OWN_CELL = """
+import functools
+from rnnjax.cells import CELLS, rnn
+from rnnjax.config import Config
+
+CELLS["own"] = functools.partial(rnn, activation="tanh")
+
+def get_config():
+    return Config(cell="own", gradient="tbptt:4")
+"""
+
+
+def test_a_run_of_an_own_cell_ends_says_so_and_is_refused_once_the_cell_changed(launch, tmp_path):
+    """With a gradient whose flow is not recorded: there is no map of it, and the run ends well all the same."""
+    (tmp_path / "own.py").write_text(OWN_CELL)
+    command = f"train.py {COMMON} --config={tmp_path / 'own.py'} --config.steps=10 --config.eval_every=5"
+    command = command.replace("--config.cell=rnn ", "")
+    first = launch(command, tmp_path / "run")
+    assert first.wait() == 0, first.printed()
+    assert "learning_curve.png" in first.printed() and "gradient_map" not in first.printed()
+    before = {path: path.read_bytes() for path in entries(tmp_path / "run") if path.is_file()}
+    second = launch(command, tmp_path / "run")
+    assert second.wait() == 0 and "was finished before" in second.printed()
+    (tmp_path / "own.py").write_text(OWN_CELL.replace("tanh", "relu"))
+    third = launch(command, tmp_path / "run")
+    assert third.wait() == 2 and third.printed().count("\n") == 1
+    assert "cell 'own' changed since this run began" in third.printed() and "--accept_changes" in third.printed()
+    assert {path: path.read_bytes() for path in entries(tmp_path / "run") if path.is_file()} == before
+
+
+def test_the_shards_of_a_run_are_those_that_it_began_with(launch, tmp_path):
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one device")
+    first = launch(f"{LONG} --shards=2", tmp_path / "run").until(lambda: checkpoints(tmp_path))
+    assert first.send(signal.SIGTERM).wait() == 75
+    other = launch(f"{LONG} --shards=1", tmp_path / "run")
+    assert other.wait() == 2 and "shards was 2 when this run began, now 1" in other.printed()
+    before = rows(tmp_path)
+    again = launch(LONG, tmp_path / "run").until(lambda: rows(tmp_path) > before + 3)
+    assert again.send(signal.SIGTERM).wait() == 75
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["numbers"]["shards"] == 2 and "history" not in record
 
 
 # ---- several processes

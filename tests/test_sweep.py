@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import runpy
 import subprocess
 import sys
 import types
@@ -18,6 +19,7 @@ from experiments import outputs  # noqa: E402
 from experiments import sweep as launcher  # noqa: E402
 from experiments.flags import BadSetting  # noqa: E402
 from rnnjax import runs, sweep  # noqa: E402
+from rnnjax.cells import CELLS  # noqa: E402
 from rnnjax.config import Config  # noqa: E402
 from rnnjax.training import BLAME, make_train  # noqa: E402
 
@@ -390,3 +392,101 @@ def test_a_diverged_trial_is_hopeless(tmp_path):
     assert launcher.run_sweep([bad], tmp_path, NEVER, launcher.Options(stop_hopeless=1.0))
     result = json.loads((launcher.trial_directory(tmp_path, bad) / "result.json").read_text())
     assert result["stopped"] == "diverged" and len(runs.read_rows(launcher.trial_directory(tmp_path, bad))) == 1
+
+
+# ---- files that are damaged, and sources that change
+
+
+def own_rnn(tmp_path, text):
+    """A cell of the user's own, in a file."""
+    file = tmp_path / "mine.py"
+    file.write_text(f"from rnnjax.cells import rnn\n\ndef own(hidden_size):\n    return rnn(hidden_size{text})\n")
+    return runpy.run_path(str(file))["own"]
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_trials_of_a_changed_cell_are_refused_and_on_purpose_only_the_missing_are_run(tmp_path, monkeypatch):
+    monkeypatch.setitem(CELLS, "own", own_rnn(tmp_path, ""))
+    first, second = sweep.grid(dataclasses.replace(TINY, cell="own"), {"seed": [0, 1]})
+    workdir = tmp_path / "sweep"
+    assert launcher.run_sweep([first], workdir, NEVER)
+    monkeypatch.setitem(CELLS, "own", own_rnn(tmp_path, ", activation='relu'"))
+    before = files_of(workdir)
+    for trials in ([first], [first, second]):
+        with pytest.raises(runs.RunRefused, match=rf"trials, such as {sweep.trial_id(first)}, and cell 'own' changed"):
+            launcher.run_sweep(trials, workdir, NEVER)
+        with pytest.raises(runs.RunRefused, match=r"mine\.py.*--accept_changes"):
+            launcher.describe(trials, str(workdir), launcher.Options())
+    with pytest.raises(runs.RunRefused, match="cell 'own' changed"):
+        launcher.replay(str(workdir), sweep.trial_id(first), False)
+    assert files_of(workdir) == before
+    assert launcher.run_sweep([first, second], workdir, NEVER, launcher.Options(accept_changes=True))
+    assert {path: data for path, data in files_of(workdir).items() if path in before} == before
+    records = [runs.read_config(launcher.trial_directory(workdir, trial)) for trial in (first, second)]
+    assert records[0]["sources"] != records[1]["sources"]
+    copies = [launcher.trial_directory(workdir, trial) / "source" / "mine.py" for trial in (first, second)]
+    assert [("relu" in copy.read_text()) for copy in copies] == [False, True]
+
+
+def test_lanes_under_way_do_not_go_on_with_another_cell(tmp_path, monkeypatch):
+    monkeypatch.setitem(CELLS, "own", own_rnn(tmp_path, ""))
+    trial, workdir = dataclasses.replace(TINY, cell="own"), tmp_path / "sweep"
+    assert not launcher.run_sweep([trial], workdir, StopAfter(1))
+    monkeypatch.setitem(CELLS, "own", own_rnn(tmp_path, ", activation='relu'"))
+    with pytest.raises(runs.RunRefused, match="cell 'own' changed since this run began"):
+        launcher.run_sweep([trial], workdir, NEVER)
+    assert launcher.run_sweep([trial], workdir, NEVER, launcher.Options(accept_changes=True))
+    assert "checkpoint-00000001" in str(runs.read_config(launcher.trial_directory(workdir, trial))["history"])
+
+
+@pytest.mark.parametrize("name, data", [("result.json", b""), ("config.json", b"[]"), ("result.json", b"{")])
+def test_a_damaged_trial_is_named_and_run_again_alone(name, data, solo, tmp_path, caplog, capsys):
+    trials = sweep.grid(TINY, AXES)[:2]
+    assert launcher.run_sweep(trials, tmp_path, NEVER)
+    (launcher.trial_directory(tmp_path, trials[0]) / name).write_bytes(data)
+    launcher.describe(trials, str(tmp_path), launcher.Options())
+    assert "1 of 2 trials to run" in capsys.readouterr().out
+    stop = StopAfter(100)
+    assert launcher.run_sweep(trials, tmp_path, stop)
+    assert stop.left == 100 - 3 and f"{sweep.trial_id(trials[0])}/{name} is damaged" in caplog.text
+    assert_same(tmp_path, solo, trials)
+
+
+def test_a_bucket_whose_record_is_damaged_begins_anew(solo, tmp_path, caplog):
+    trials = sweep.grid(TINY, AXES)[:2]
+    assert not launcher.run_sweep(trials, tmp_path, StopAfter(1))
+    (record,) = tmp_path.glob("buckets/*/config.json")
+    record.write_bytes(b"")
+    assert launcher.run_sweep(trials, tmp_path, NEVER)
+    assert f"{record} is damaged" in caplog.text
+    assert_same(tmp_path, solo, trials)
+
+
+def test_what_fails_after_training_loses_nothing_and_ends_no_sweep(tmp_path, monkeypatch):
+    """The score of one trial of two fails: the other is done, and the same sweep later only scores."""
+    trials = sweep.grid(dataclasses.replace(TINY, task="text"), {"seed": [0, 1]})
+
+    def fails_for_the_first(run, config, *_):
+        if config == trials[0]:
+            raise ValueError("too\nfew characters")
+        return {"bits": 2.5}
+
+    monkeypatch.setattr(outputs, "score_text", fails_for_the_first)
+    with pytest.raises(runs.RunFailed, match=r"1 trials .*params\.npz.* failed \(ValueError: too few char.*goes on"):
+        launcher.run_sweep(trials, tmp_path, NEVER)
+    results = [runs.read_result(launcher.trial_directory(tmp_path, trial)) for trial in trials]
+    assert [result["complete"] for result in results] == [False, True] and results[1]["bits"] == 2.5
+    monkeypatch.setattr(outputs, "score_text", lambda *_: {"bits": 1.5})
+    assert launcher.run_sweep(trials, tmp_path, StopAfter(0))  # not a chunk is trained
+    result = runs.read_result(launcher.trial_directory(tmp_path, trials[0]))
+    assert result["complete"] and result["bits"] == 1.5 and result["score"] == results[0]["score"]
+
+
+def test_a_sweep_is_its_own_directory(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(runs.RunRefused, match=r"notes\.txt"):
+        launcher.run_sweep([TINY], tmp_path, NEVER)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
