@@ -10,6 +10,7 @@ import jax
 from experiments.lanes import Options, default_width, lane_count
 from experiments.sweep_files import open_store
 from experiments.sweep_progress import bucket_labels, duration
+from experiments.tracing import errors_in_one_line
 from rnnjax import sweep
 from rnnjax.config import Config
 
@@ -30,7 +31,7 @@ def describe(trials: Sequence[Config], workdir: str | None, options: Options) ->
         if missing:
             width = options.width or default_width(len(missing), devices, options)
             K = lane_count(len(missing), options._replace(devices=devices, width=width))
-            with jax.enable_x64(bucket.config.dtype == "float64"):
+            with jax.enable_x64(bucket.config.dtype == "float64"), errors_in_one_line(bucket.config):
                 compile_seconds, step_seconds, bytes_ = measure(bucket, devices, width, K)
             seconds = compile_seconds + math.ceil(len(missing) / K) * bucket.config.steps * step_seconds
             total += seconds

@@ -13,6 +13,7 @@ import numpy as np
 from experiments import outputs
 from experiments.sweep_files import TABLES, Store, complete, is_done, open_store, publish, trial_directory
 from experiments.sweep_progress import Progress
+from experiments.tracing import traced_lanes
 from rnnjax import runs, sweep
 from rnnjax.config import Config
 
@@ -56,47 +57,65 @@ def run_sweep(trials: Sequence[Config], workdir: str | Path, stop, options: Opti
     """
     trials = list(dict.fromkeys(trials))
     store, missing = open_store(workdir, trials, options.early, options.accept_changes)
-    runs.own_directory(workdir, "sweep", *TABLES)
     buckets = [sweep.deal(bucket, *options.share) for bucket in sweep.buckets(trials)]
+    plans = [plan_bucket(bucket, store, options) for bucket in buckets]  # what cannot run is found before it all begins
+    runs.own_directory(workdir, "sweep", *TABLES)
     shares = {trial for bucket in buckets for trial in bucket.trials}
     with Progress(buckets, [trial for trial in missing if trial in shares]) as progress:
         for bucket in buckets:
-            if not run_bucket(bucket, store, stop, progress, options):
+            plan = plans.pop(0)  # and its programs with it, once the bucket is done
+            if plan and not run_bucket(bucket, store, stop, progress, plan):
                 return False
     if store.failures:
         raise runs.RunFailed(f"{len(store.failures)} trials are not complete, such as {store.failures[0]}")
     return True
 
 
-def run_bucket(bucket: sweep.Bucket, store: Store, stop, progress: Progress, options: Options) -> bool:
+class Plan(NamedTuple):
+    """How a bucket will run."""
+
+    path: Path  # of what is under way
+    options: Options  # with its devices and width
+    lanes: sweep.Lanes
+
+
+def plan_bucket(bucket: sweep.Bucket, store: Store, options: Options) -> Plan | None:
+    """None where nothing is left to do. Raises BadSetting where the bucket's program cannot be traced."""
+    number, count = options.share
+    share = f"-{number}of{count}" if count > 1 else ""
+    path = store.workdir / "buckets" / f"{sweep.bucket_id(bucket.config)}{share}"
+    missing = sum(not store.is_done(trial) for trial in bucket.trials)
+    if not missing and not path.exists():
+        return None
+    devices = options.devices or jax.local_devices()
+    width = options.width or stored_width(path) or default_width(len(bucket.trials), devices, options)
+    options = options._replace(devices=devices, width=width)
+    lanes = traced_lanes(bucket.config, devices, width, lane_count(max(missing, 1), options))
+    return Plan(path, options, lanes)
+
+
+def run_bucket(bucket: sweep.Bucket, store: Store, stop, progress: Progress, plan: Plan) -> bool:
     """Runs the trials of one compiled program as lanes, and publishes each as it ends. False if it was stopped.
 
     A lane whose trial has ended takes the next. The lanes under way are checkpointed together, and found again by
     their trials' ids: so they go on with another number of devices, of lanes or of trials. The directory that holds
     them goes when the bucket is done.
     """
-    number, count = options.share
-    share = f"-{number}of{count}" if count > 1 else ""
-    path = store.workdir / "buckets" / f"{sweep.bucket_id(bucket.config)}{share}"
-    if all(map(store.is_done, bucket.trials)) and not path.exists():
-        return True
-    devices = options.devices or jax.local_devices()
-    width = options.width or stored_width(path) or default_width(len(bucket.trials), devices, options)
-    options = options._replace(devices=devices, width=width)
+    path, options, lanes = plan
+    devices, width = options.devices, options.width
     identity = sweep.static_settings(bucket.config) | {"width": width}
     sources = {name: source._replace(texts={}) for name, source in store.sources_of(bucket.config).items()}
     with jax.enable_x64(bucket.config.dtype == "float64"):
         info = outputs.device_info()
         info["numbers"] |= {"one_device": len(devices) == 1} if width > 1 else {}  # see `sweep.make_lanes`
         with runs.open_run(path, identity, info, sources, options.accept_changes) as run:
-            lanes = sweep.make_lanes(bucket.config, devices, width)
             missing = [trial for trial in bucket.trials if not store.is_done(trial)]
             missing = {sweep.trial_id(trial): trial for trial in missing if not complete(store, trial, lanes.train)}
             finished = not missing or run_lanes(run, lanes, missing, bucket, store, stop, progress, options)
             if finished:
                 runs.discard_run(run)
-    if finished and number == 0:
-        discard_other_shares(path, count)
+    if finished and options.share[0] == 0:
+        discard_other_shares(path, options.share[1])
     return finished
 
 

@@ -10,6 +10,7 @@ import jax
 from experiments import outputs
 from experiments.lanes import Options, run_sweep
 from experiments.sweep_files import TABLES, open_store
+from experiments.tracing import traced_lanes
 from rnnjax import runs, sweep
 from rnnjax.config import Config
 
@@ -25,7 +26,10 @@ def run_on_ray(trials: Sequence[Config], workdir: str | Path, stop, options: Opt
     """
     import ray
 
-    store, _ = open_store(workdir, trials, options.early, options.accept_changes)
+    store, missing = open_store(workdir, trials, options.early, options.accept_changes)
+    jax.config.update("jax_platforms", "cpu")  # here runs are traced alone: the workers have the devices
+    for bucket in sweep.buckets(missing):
+        traced_lanes(bucket.config, jax.devices()[:1], 1, 1)
     workdir = runs.own_directory(workdir, "sweep", *TABLES)
     alone = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

@@ -20,9 +20,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from experiments import outputs
 from experiments.flags import BadSetting, define_config, define_path, load_config, main_with_errors
 from experiments.outputs import prepare_devices
+from experiments.tracing import Traced, traced_run
 from rnnjax import runs
 from rnnjax.config import Config, hyperparameters
-from rnnjax.training import make_train, sharded
+from rnnjax.training import sharded
 
 define_config()
 WORKDIR = define_path("workdir", None, "the run directory; the same config in it resumes")
@@ -44,11 +45,12 @@ def main(_) -> int:
         return runs.EXIT_DONE
     info = outputs.device_info()
     info["numbers"]["shards"] = find_shards(config, WORKDIR.value)
+    traced = traced_run(config, info["numbers"]["shards"])
     with (
         runs.stop_signals() as stop,
         runs.open_run(WORKDIR.value, settings, info, sources, ACCEPT.value) as run,
     ):
-        result = train_run(config, run, info["numbers"]["shards"], stop)
+        result = train_run(config, run, traced, stop)
     if result is None:
         print(f"stopped; the same command resumes {WORKDIR.value}", file=sys.stderr)
         return runs.EXIT_STOPPED
@@ -71,11 +73,10 @@ def find_shards(config: Config, workdir: str) -> int:
     return shards or sharded(config, jax.devices())
 
 
-def train_run(config: Config, run: runs.Run, shards: int, stop) -> dict | None:
+def train_run(config: Config, run: runs.Run, traced: Traced, stop) -> dict | None:
     """Trains from the newest checkpoint, or from the start, to the end. None if it was stopped on the way."""
-    train = make_train(config, shards=shards)
+    train, init, chunk = traced
     values = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
-    init, chunk = jax.jit(train.init), jax.jit(train.chunk)
     state = init(jax.random.key(config.seed), values)
     flow_path = run.path / "gradient_flow.npz"
     flow_rows, done, earlier = [], 0, 0.0

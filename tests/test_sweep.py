@@ -10,18 +10,20 @@ import types
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from experiments import outputs  # noqa: E402
+from experiments import outputs, tracing  # noqa: E402
 from experiments import sweep as launcher  # noqa: E402
 from experiments.flags import BadSetting  # noqa: E402
 from rnnjax import runs, sweep  # noqa: E402
 from rnnjax.cells import CELLS  # noqa: E402
-from rnnjax.config import Config  # noqa: E402
+from rnnjax.config import Config, hyperparameters  # noqa: E402
 from rnnjax.training import BLAME, make_train  # noqa: E402
+from rnnjax.types import Cell  # noqa: E402
 
 TINY = Config(cell="rnn", seq_len=4, hidden_size=3, batch_size=2, steps=6, eval_every=2, eval_batch=2)
 AXES = {"lr": [1e-3, 3e-2], "seed": [0, 2**32 - 1, 7]}
@@ -123,6 +125,52 @@ def test_one_program_a_bucket(monkeypatch, tmp_path):
     trials = sweep.grid(dataclasses.replace(TINY, steps=2), {"seq_len": [3, 4], "lr": [0.1, 0.2], "seed": [0, 1, 2]})
     assert launcher.run_sweep(trials, tmp_path, NEVER, launcher.Options(lanes=2))
     assert [lanes.chunk._cache_size() for lanes in made] == [1, 1]
+
+
+def leaky(steps_traced=None):
+    """A factory of a cell without gates or a W_h; it counts how often its step is traced."""
+
+    def make(hidden_size):
+        def step(params, h, x):
+            if steps_traced is not None:
+                steps_traced.append(1)
+            return 0.9 * h + jnp.tanh(x @ params["W"])
+
+        return Cell(
+            lambda key, D: {"W": jnp.ones((D, hidden_size))}, lambda batch: jnp.zeros((*batch, hidden_size)), step
+        )
+
+    return make
+
+
+def test_what_cannot_run_is_one_line_before_anything_is_written(monkeypatch, tmp_path):
+    monkeypatch.setitem(CELLS, "leaky", leaky())
+    bad = dataclasses.replace(TINY, cell="leaky", orthogonality=1.0)  # it has no W_h: found by a trace of the run
+    workdir = tmp_path / "s"
+    attempts = {
+        "sweep": lambda: launcher.run_sweep([TINY, bad], workdir, NEVER),
+        "train": lambda: tracing.traced_run(bad),
+        "dry_run": lambda: launcher.describe([bad], None, launcher.Options()),
+    }
+    for attempt in attempts.values():
+        with pytest.raises(BadSetting, match="cannot run with these settings") as error:
+            attempt()
+        assert "\n" not in str(error.value) and "no parameter 'W_h'" in str(error.value)
+    assert not workdir.exists()
+
+
+def test_the_trace_that_checks_a_run_is_the_one_that_is_compiled(monkeypatch):
+    traced = []
+    monkeypatch.setitem(CELLS, "leaky", leaky(traced))
+    config = dataclasses.replace(TINY, cell="leaky")
+    run = tracing.traced_run(config)
+    lanes = tracing.traced_lanes(config, jax.devices()[:1], 1, 2)
+    count = len(traced)
+    values = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
+    run.chunk(run.init(jax.random.key(0), values), values)
+    inputs = lanes.place(sweep.lane_inputs([config] * 2))
+    lanes.chunk(lanes.init(*inputs), inputs[1])
+    assert count and len(traced) == count
 
 
 def test_grid_drops_duplicates_and_buckets_what_is_static():
