@@ -286,7 +286,8 @@ def test_a_diverged_lane_leaves_the_others_untouched(width):
             other = run(lr)
             for a, b in zip(jax.tree.leaves(good), jax.tree.leaves(other), strict=True):
                 assert np.delete(a, k, 0).tobytes() == np.delete(b, k, 0).tobytes()
-            assert 0 <= other[2][k] < 4 and BLAME[other[3][k]] == "update"
+            blame = "update" if np.isnan(bad) else "loss"  # an update of 1e38 is finite; what comes of it is not
+            assert 0 <= other[2][k] < 4 and BLAME[other[3][k]] == blame
             assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(other[:2]))
 
 
