@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 
 from rnnjax.diagnostics.jacobians import flatten
 from rnnjax.keys import Purpose, purpose_key
+from rnnjax.norms import norm
 from rnnjax.types import Array, Carry
 
 EPSILON = 1e-7  # keeps UORO's ratios of norms finite (Tallec & Ollivier 2018, algorithm 1)
@@ -66,9 +67,9 @@ def uoro(cell, params, carry, xs, length, dys, dlast, key):
         at = _step(cell, unravel, theta, carry, x, valid)
         carried = at.push(s)
         immediate, _, dx = at.pull(nu)
-        norm = lambda v: jnp.linalg.norm(v) + EPSILON  # noqa: E731
-        rho_0 = jnp.where(valid, jnp.sqrt(norm(influence) / norm(carried)), 1)
-        rho_1 = jnp.sqrt(norm(immediate) / norm(nu))
+        size = lambda v: norm(v) + EPSILON  # noqa: E731
+        rho_0 = jnp.where(valid, jnp.sqrt(size(influence) / size(carried)), 1)
+        rho_1 = jnp.sqrt(size(immediate) / size(nu))
         s = jnp.where(valid, rho_0 * carried + rho_1 * nu, s)
         influence = jnp.where(valid, influence / rho_0 + immediate / rho_1, influence)
         dtheta, delta, dx_shown = at.pull_output(dy)

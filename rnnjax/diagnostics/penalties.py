@@ -13,6 +13,7 @@ from jax import lax
 from rnnjax.diagnostics.jacobians import flatten, push, start
 from rnnjax.diagnostics.paths import with_step
 from rnnjax.diagnostics.units import before_and_after
+from rnnjax.norms import norm, scaled_norm
 from rnnjax.types import Array, Carry, Cell, Params
 from rnnjax.unroll import make_taps, unroll
 
@@ -64,9 +65,9 @@ def omega(cell: Cell, params: Params, xs: Array, key: Array, *, loss: Callable[[
     before, _ = lax.stop_gradient(before_and_after(cell, params_now, xs))
     zs = cell.project(params, xs)
     _, pullback = jax.vjp(lambda c: cell.step(params, c, zs), before)
-    after, before = _squared_norm(cell, delta), _squared_norm(cell, pullback(delta)[0])
+    after, before = _norm(cell, delta), _norm(cell, pullback(delta)[0])
     reached = after > 0
-    ratio = jnp.sqrt(jnp.where(before > 0, before, 1) / jnp.where(reached, after, 1)) * (before > 0)
+    ratio = before / jnp.where(reached, after, 1)
     return jnp.mean(jnp.sum(jnp.where(reached, jnp.square(ratio - 1), 0), axis=0))
 
 
@@ -133,9 +134,7 @@ def jacobian(
 
     def one(key):
         v = _normal(key, before)
-        squared = _squared_norm(cell, push(v)) / _squared_norm(cell, v)
-        length = jnp.sqrt(jnp.where(squared > 0, squared, 1)) * (squared > 0)
-        return jnp.mean(jnp.square(length - target))
+        return jnp.mean(jnp.square(_norm(cell, push(v)) / _norm(cell, v) - target))
 
     return jnp.mean(jax.vmap(one)(jax.random.split(key, probes)))
 
@@ -148,21 +147,19 @@ def _clipped(batch_ndim, leaves, max_norm):
         return leaves
 
     def backward(max_norm, cotangents):
-        squares = sum(jnp.sum(jnp.square(jnp.abs(d)), axis=tuple(range(batch_ndim, d.ndim))) for d in cotangents)
-        scale = jnp.where(squares > max_norm**2, max_norm * lax.rsqrt(jnp.where(squares > 0, squares, 1)), 1)
-        return [d * _like(scale, d) for d in cotangents], None
+        size, scale = scaled_norm(cotangents, batch_ndim)
+        clipped = size * scale > max_norm
+        down, up = jnp.where(clipped, 1 / scale, 1), jnp.where(clipped, max_norm / jnp.where(clipped, size, 1), 1)
+        return [(d * _like(down, d) * _like(up, d)).astype(d.dtype) for d in cotangents], None
 
     identity.defvjp(lambda leaves, max_norm: (leaves, max_norm), backward)
     return identity(leaves, max_norm)
 
 
-def _squared_norm(cell: Cell, tree: Carry) -> Array:
-    """The squared norm of the whole carry, `[T, ...]`, for leaves `[T, ..., features]`."""
-    ranks = [leaf.ndim for leaf in jax.tree.leaves(jax.eval_shape(lambda: cell.initial_carry(())))]
-    return sum(
-        jnp.sum(jnp.square(jnp.abs(a)), axis=tuple(range(a.ndim - rank, a.ndim)))
-        for a, rank in zip(jax.tree.leaves(tree), ranks, strict=True)
-    )
+def _norm(cell: Cell, tree: Carry) -> Array:
+    """The norm of the whole carry, `[T, ...]`, for leaves `[T, ..., features]`."""
+    features = jax.tree.leaves(jax.eval_shape(lambda: cell.initial_carry(())))[0].ndim
+    return norm(tree, jax.tree.leaves(tree)[0].ndim - features)
 
 
 def _normal(key: Array, tree: Carry) -> Carry:

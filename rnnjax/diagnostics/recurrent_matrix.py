@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rnnjax.norms import norm, scaled_norm
 from rnnjax.types import Array
 
 
@@ -47,14 +48,15 @@ def recurrent_matrix(W: Array) -> RecurrentMatrix:
     order = jnp.argsort(-jnp.abs(eigenvalues), axis=-1)
     eigenvalues = jnp.take_along_axis(eigenvalues, order, axis=-1)
     moduli = jnp.abs(eigenvalues)
-    excess = jnp.sum(jnp.square(W), axis=(-2, -1)) - jnp.sum(jnp.square(moduli), axis=-1)
+    size, scale = scaled_norm(W, W.ndim - 2)
+    excess = jnp.square(size) - jnp.sum(jnp.square(moduli / scale[..., None]), axis=-1)
     gram = jnp.swapaxes(W, -2, -1) @ W - jnp.eye(W.shape[-1], dtype=W.dtype)
     return RecurrentMatrix(
         eigenvalues=eigenvalues,
         spectral_radius=moduli[..., 0],
         singular_values=jnp.linalg.svd(W, compute_uv=False),
-        departure_from_normality=jnp.sqrt(jnp.maximum(excess, 0)),
-        orthogonality_error=jnp.linalg.norm(gram, axis=(-2, -1)),
+        departure_from_normality=scale * jnp.sqrt(jnp.maximum(excess, 0)),
+        orthogonality_error=norm(gram, W.ndim - 2),
     )
 
 

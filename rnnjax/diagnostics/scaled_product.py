@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rnnjax.norms import norm
 from rnnjax.types import Array
 
 
@@ -31,15 +32,15 @@ def extend(product: ScaledProduct, W: Array) -> ScaledProduct:
     pivoting, Tomas et al. 2012).
     """
     tiny = jnp.finfo(W.dtype).tiny
-    order = jnp.argsort(-(product.log + jnp.log(jnp.maximum(jnp.linalg.norm(W, axis=0), tiny))))
+    order = jnp.argsort(-(product.log + jnp.log(jnp.maximum(norm(W.T, 1), tiny))))
     log, low, U = product.log[order], product.low[order], product.U[order]
     Q, R = jnp.linalg.qr(W[:, order])
     # R_ij e^(s_j - s_i) is at most the length of column i of W, thanks to the order; its factors may overflow.
     gap = (log[None] - log[:, None]) + (low[None] - low[:, None])
     U = jnp.sign(R) * jnp.exp(jnp.where(R == 0, -jnp.inf, jnp.log(jnp.abs(R)) + gap)) @ U
-    norm = jnp.maximum(jnp.linalg.norm(U, axis=1), tiny)
-    new = log + (add := jnp.log(norm) + low)
-    return ScaledProduct(Q, new, add - (new - log), U / norm[:, None])  # `log` dwarfs `add` once rounding matters
+    length = jnp.maximum(norm(U, 1), tiny)
+    new = log + (add := jnp.log(length) + low)
+    return ScaledProduct(Q, new, add - (new - log), U / length[:, None])  # `log` dwarfs `add` once rounding matters
 
 
 def log_singular_values(product: ScaledProduct, sweeps: int = 10) -> Array:
@@ -68,9 +69,9 @@ def log_singular_values(product: ScaledProduct, sweeps: int = 10) -> Array:
         a, b = U[i] + (rho2 * tau)[:, None] * U[j], U[j] - tau[:, None] * U[i]
         shrink = -0.5 * jnp.log1p(rho2 * jnp.square(tau))
         for k, row in ((i, a), (j, b)):
-            norm = jnp.maximum(jnp.linalg.norm(row, axis=1), tiny)
-            U = U.at[k].set(row / norm[:, None])
-            change = change.at[k].add(jnp.log(norm) + shrink)
+            length = jnp.maximum(norm(row, 1), tiny)
+            U = U.at[k].set(row / length[:, None])
+            change = change.at[k].add(jnp.log(length) + shrink)
         return (s, change, U), None
 
     state = (s, jnp.zeros(m, U.dtype).at[:n].set(product.low), U)

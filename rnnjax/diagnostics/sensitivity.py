@@ -8,6 +8,7 @@ from jax import lax
 from jax.scipy.special import logsumexp
 
 from rnnjax.diagnostics.jacobians import flatten, pull, push, step_jacobians, trajectory
+from rnnjax.norms import scaled_norm
 from rnnjax.types import Array, Carry, Cell, Params
 
 
@@ -145,8 +146,9 @@ def exact_sensitivity(cell: Cell, params: Params, xs: Array, carry: Carry | None
 
 def _unit(V):
     """(the rows at length 1, the log of what their length was); a row of zeros stays one."""
-    norm = jnp.linalg.norm(V, axis=1)
-    return V / jnp.where(norm > 0, norm, 1)[:, None], jnp.log(norm)
+    size, scale = scaled_norm(V, 1)
+    length = jnp.where(size > 0, size, 1)
+    return V * (1 / scale)[:, None] / length[:, None], jnp.log(size) + jnp.log(scale)
 
 
 def _sums_from_the_end(logs):
