@@ -4,12 +4,23 @@ import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from rnnjax.intervals import median, median_interval
-from rnnjax.plot_style import DECADES, GREY, add_legend, colormap, ink, new_figure, plain, style_colorbar, write
+from rnnjax.plot_style import (
+    DECADES,
+    GREY,
+    add_legend,
+    add_patches,
+    ink,
+    log_mesh,
+    mark_undrawn,
+    new_figure,
+    plain,
+    style_colorbar,
+    write,
+)
 
 LINES = ("#0078C2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Wong (2011)
 STYLES = ("-", "--", "-.", ":")
@@ -21,12 +32,13 @@ Out = str | os.PathLike | None
 def lines_over_steps(
     lines: Mapping[str, np.ndarray], out: Out = None, *, ylabel: str, xlabel: str = "sequence step $t$", dark=False
 ) -> Figure:
-    """Curves `[T]` on a log axis, such as |dL/dh_t| of each layer; what is exactly 0 is left out."""
+    """Curves `[T]` on a log axis, such as |dL/dh_t| of each layer; what is 0 or not finite is marked as such."""
     figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     for k, (name, values) in enumerate(lines.items()):
-        values = np.asarray(values, float)
         axes.plot(np.arange(1, len(values) + 1), _positive(values), **_style(k), label=plain(name))
     _log_y(axes)
+    for values in lines.values():
+        mark_undrawn(axes, np.arange(1, len(values) + 1), values)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _labels(axes, xlabel, ylabel)
     add_legend(axes, dark)
@@ -41,6 +53,8 @@ def sensitivity(log_frobenius: np.ndarray, starts, log_spectral, out: Out = None
     axes.plot(np.arange(T, -1, -1), _decades(log_frobenius), **_style(0), label="root mean square, $|·|_F/\\sqrt{n}$")
     if log_spectral is not None:
         axes.plot(T - np.asarray(starts), _decades(log_spectral), "o", color=LINES[1], ms=4, label="worst, $|·|_2$")
+    sizes = np.where(np.isneginf(log_frobenius), 0.0, np.where(np.isfinite(log_frobenius), 1.0, np.nan))
+    mark_undrawn(axes, np.arange(T, -1, -1), sizes, "0")
     axes.set_xlim(left=0)
     _labels(axes, "steps back from the end, $T - t$", "$\\log_{10}|dh_T/dh_t|$ (0: kept)")
     add_legend(axes, dark)
@@ -94,25 +108,22 @@ def exponents(values: np.ndarray, standard_error: np.ndarray, out: Out = None, *
 
 
 def time_by_time(matrix: np.ndarray, out: Out = None, *, label: str, rows: str, columns: str, dark=False) -> Figure:
-    """A matrix `[T, T]` in colours, such as |dL_t/dh_s|; grey where it is exactly 0."""
+    """A matrix `[T, T]` in colours, such as |dL_t/dh_s|; what is 0 or not finite has a colour of its own."""
     figure, (axes,) = new_figure(dark, width=4.9, height=4.1)
-    values = np.asarray(matrix, float)
+    values = np.asarray(matrix)
     shown = np.isfinite(values) & (values > 0)
     high = np.ceil(np.log10(values[shown].max())) if shown.any() else 0.0
     low = max(np.floor(np.log10(values[shown].min())), high - DECADES) if shown.any() else -1.0
     low = min(low, high - 1)
     edges = np.arange(len(values) + 1) + 0.5
-    clipped = np.ma.masked_where(~shown, np.clip(values, 10.0**low, None))
-    image = axes.pcolormesh(edges, edges, clipped, norm=LogNorm(10.0**low, 10.0**high), cmap=colormap(),
-                            rasterized=True)  # fmt: skip
-    axes.set_facecolor(GREY)
-    axes.grid(False)
+    image, kinds = log_mesh(axes, edges, edges, values, 10.0**low, 10.0**high)
     axes.invert_yaxis()
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     _labels(axes, columns, rows)
     bar = figure.colorbar(image, ax=axes, extend="min" if (values[shown] < 10.0**low).any() else "neither")
     style_colorbar(bar, label, dark)
+    add_patches(figure, kinds, dark)
     return write(figure, out)
 
 
@@ -165,9 +176,11 @@ def by_lag(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], out: Out = None, 
     figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     for k, (name, (lags, values)) in enumerate(lines.items()):
         values = np.asarray(values, float)
-        top = np.nanmax(values, initial=0.0)
-        axes.plot(lags, _positive(values / top) if top > 0 else np.full(len(values), np.nan), **_style(k), label=name)
+        top = np.max(values, initial=0.0, where=np.isfinite(values)) or 1.0
+        axes.plot(lags, _positive(values / top), **_style(k), label=name)
     _log_y(axes, lowest=1e-8)
+    for lags, values in lines.values():
+        mark_undrawn(axes, lags, values)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _labels(axes, "lag, steps before the last", "relative to its largest value")
@@ -182,9 +195,11 @@ def gradient_errors(methods: Sequence[str], cosine, norm_ratio, out: Out = None,
     axes.axvline(1, color=ink(dark), linewidth=1, linestyle=":")
     axes.plot(cosine, y - 0.12, "o", color=LINES[0], ms=6, label="cosine with full BPTT")
     axes.plot(norm_ratio, y + 0.12, "D", color=LINES[1], ms=5, label="norm / that of full BPTT")
-    axes.set_yticks(y, [plain(m) for m in methods])
+    finite = np.isfinite(cosine) & np.isfinite(norm_ratio)
+    axes.set_yticks(y, [plain(m if ok else f"{m} (not finite)") for m, ok in zip(methods, finite, strict=True)])
     axes.set_ylim(len(methods) - 0.5, -0.5)
-    largest = np.nanmax(np.abs(np.asarray([*cosine, *norm_ratio], float)), initial=1.0)
+    both = np.abs(np.asarray([*cosine, *norm_ratio], float))
+    largest = np.max(both, initial=1.0, where=np.isfinite(both))
     if largest > 3:
         axes.set_xscale("symlog", linthresh=1)
         axes.xaxis.set_major_locator(FixedLocator([-1, 0, 1, *10.0 ** np.arange(1, np.ceil(np.log10(largest)) + 1)]))
@@ -280,6 +295,7 @@ def _style(k):
 
 
 def _positive(values):
+    values = np.asarray(values, float)
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 

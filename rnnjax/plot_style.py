@@ -2,14 +2,19 @@
 
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Colormap
+from matplotlib.colors import Colormap, ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
 from rnnjax.files import published
@@ -25,7 +30,8 @@ CELL_COLORS = {
     "mgu": "#56B4E9",
 }
 OTHER_COLORS = ("#B65FC2", "#999933", "#44AA99", "#C0578A", "#7A9E2E", "#8877DD", "#B8862B", "#CC6677")
-GREY = "#9a9a9a"  # no value
+GREY = "#9a9a9a"  # no value, or 0
+NOT_FINITE = "#00B3C4"  # NaN and inf, in no colour map here
 DECADES = 8  # of a gradient map's colours; what is smaller has the lowest colour
 
 
@@ -93,6 +99,58 @@ def paper(dark: bool) -> str:
 def colormap(name: str = "magma") -> Colormap:
     """The colours of a map, grey where there is no value."""
     return matplotlib.colormaps[name].with_extremes(bad=GREY)
+
+
+def log_mesh(axes: Axes, x, y, values: np.ndarray, low: float, high: float) -> tuple[QuadMesh, dict[str, str]]:
+    """Draws a map of sizes `values` [Y, X] between the edges x and y, its colours from `low` to `high`.
+
+    What has no colour of its own is 0, not finite or below `low`: three things. Returns the image, and what of them
+    there is as {name: colour}, for `add_patches`.
+    """
+    zero = zero_name(values)
+    values = np.asarray(values, float)
+    bad, shown = ~np.isfinite(values), np.isfinite(values) & (values > 0)
+    image = axes.pcolormesh(x, y, np.ma.masked_where(~shown, np.clip(values, low, None)), norm=LogNorm(low, high),
+                            cmap=colormap(), rasterized=True)  # fmt: skip
+    axes.set_facecolor(GREY)
+    axes.grid(False)
+    if bad.any():
+        axes.pcolormesh(x, y, np.ma.masked_where(~bad, bad), cmap=ListedColormap([NOT_FINITE]), rasterized=True)
+    below = f"below {low:.0e}".replace("e-0", "e-")
+    kinds = {
+        zero: (values == 0, GREY),
+        below: (shown & (values < low), image.cmap(0.0)),
+        "not finite": (bad, NOT_FINITE),
+    }
+    return image, {name: color for name, (mask, color) in kinds.items() if mask.any()}
+
+
+def add_patches(figure: Figure, names: Mapping[str, Any], dark: bool) -> None:
+    """A legend of coloured patches {name: colour} above the figure, where no label of an axis is."""
+    if names:
+        patches = [Patch(facecolor=color, edgecolor=ink(dark), linewidth=0.5, label=n) for n, color in names.items()]
+        figure.legend(handles=patches, loc="outside upper center", ncols=len(patches), frameon=False,
+                      labelcolor=ink(dark), fontsize=9, handlelength=1.2)  # fmt: skip
+
+
+def mark_undrawn(axes: Axes, x, values: np.ndarray, zero: str | None = None) -> None:
+    """Crosses where a curve on a log axis has no point: at the foot what is 0, at the top what is not finite.
+
+    `zero` names the former in the legend; by default it says how small a number would be none.
+    """
+    zero = zero or zero_name(values)
+    values = np.asarray(values, float)
+    known = axes.get_legend_handles_labels()[1]
+    for name, mask, y, color in ((zero, values == 0, 0, GREY), ("not finite", ~np.isfinite(values), 1, NOT_FINITE)):
+        if mask.any():
+            axes.plot(np.asarray(x)[mask], np.full(mask.sum(), y), "x", transform=axes.get_xaxis_transform(), ms=5,
+                      color=color, clip_on=False, label=None if name in known else name)  # fmt: skip
+
+
+def zero_name(values: np.ndarray) -> str:
+    """What a 0 among these numbers says: how small a number would be none."""
+    kind = np.asarray(values).dtype
+    return f"0, or below {np.finfo(kind if kind.kind == 'f' else float).tiny:.0e}"
 
 
 def plain(text: str) -> str:

@@ -19,9 +19,11 @@ from rnnjax.plot_style import (
     DECADES,
     GREY,
     add_legend,
+    add_patches,
     cell_color,
     colormap,
     ink,
+    log_mesh,
     new_figure,
     paper,
     plain,
@@ -101,7 +103,8 @@ def gradient_map(
     """|dL/dh_t| on the training batches by training step and sequence step, one panel for each layer (down) and carry
     part (across).
 
-    Exact zeros (padding, or what no loss sees) and values that are not finite are grey and do not stretch the scale.
+    0 (padding, what no loss sees, or what no float can hold) and what is not finite have their own colours and do not
+    stretch the scale; what is below it has its lowest colour. The legend names those that there are.
 
     Args:
       run: a run, its path, or what its gradient_flow.npz holds: "step" `[E]` and arrays `[E, T]` by name.
@@ -121,36 +124,25 @@ def gradient_map(
     steps = np.asarray(flow["step"], float)
     first = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else 0
     edges = np.concatenate([[max(first, 0)], steps])  # a row is the mean since the row before it
-    grey, image = False, None
+    image, kinds = None, {}
     for panel, (row, column) in zip(panels, [(r, c) for r in rows for c in columns], strict=True):
         name = f"{row}.{column}" if column else row
         if name not in flow:
             panel.set_axis_off()
             continue
-        values = np.asarray(flow[name], float)
-        shown = np.isfinite(values) & (values > 0)
-        grey |= not shown.all()
-        image = panel.pcolormesh(
-            np.arange(values.shape[1] + 1) + 0.5,
-            edges,
-            np.ma.masked_where(~shown, np.clip(values, low, None)),
-            norm=LogNorm(low, high),
-            cmap=colormap(),
-            rasterized=True,
-        )
-        panel.set_facecolor(GREY)
-        panel.grid(False)
+        values = np.asarray(flow[name])
+        image, here = log_mesh(panel, np.arange(values.shape[1] + 1) + 0.5, edges, values, low, high)
+        kinds |= here
         panel.set_title(_layer_title(row, column, alone=len(names) == 1), fontsize=10)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.label_outer()
-    note = "   (grey: exactly 0)" if grey else ""
-    figure.supxlabel(f"sequence step $t${note}", fontsize=10, color=ink(dark))
+    figure.supxlabel("sequence step $t$", fontsize=10, color=ink(dark))
     figure.supylabel("training step", fontsize=10, color=ink(dark))
-    bar = figure.colorbar(
-        image, ax=panels, extend="min" if _is_clipped(flow, low) else "neither", aspect=20 * len(rows)
-    )
+    extend = "min" if any(name.startswith("below") for name in kinds) else "neither"
+    bar = figure.colorbar(image, ax=panels, extend=extend, aspect=20 * len(rows))
     style_colorbar(bar, "$|dL/dh_t|$, rms over training batches", dark)
+    add_patches(figure, kinds, dark)
     return write(figure, out)
 
 
@@ -174,7 +166,7 @@ def gradient_profiles(
     """|dL/dh_t| over its last value, against steps back from the end: one colour a cell.
 
     Solid at initialisation, dashed after training; several seeds give their median and a band between their quartiles.
-    The gradient reach ends at the dotted line.
+    The gradient reach ends at the dotted line. Seeds that are not finite are left out, and the legend says so.
 
     Args:
       profiles: cell -> (|dL/dh_t| on validation data, at initialisation `[S, T]` of S seeds, and after training
@@ -187,8 +179,11 @@ def gradient_profiles(
             if values is None:
                 continue
             back, relative = _from_the_end(np.atleast_2d(values))
+            lost = int(np.isnan(relative).any(axis=1).sum())
+            fault = f" ({lost} of {len(relative)} without a finite gradient)" if lost else ""
+            relative = np.where(np.isnan(relative).any(axis=1, keepdims=True), np.nan, relative)
             low, middle, high = quartiles(relative)
-            axes.plot(back, middle, style, color=cell_color(cell), linewidth=1.8, label=plain(cell + when))
+            axes.plot(back, middle, style, color=cell_color(cell), linewidth=1.8, label=plain(cell + when + fault))
             if len(relative) > 1:
                 axes.fill_between(back, low, high, color=cell_color(cell), alpha=0.18, linewidth=0)
             seen = middle[np.isfinite(middle) & (middle > 0)]
@@ -289,18 +284,17 @@ def _layer_title(row, column, alone):
     return part if alone and part else f"{layer}: {part}" if part else layer
 
 
-def _is_clipped(flow, low):
-    return any(((np.asarray(flow[n]) > 0) & (np.asarray(flow[n]) < low)).any() for n in flow if n != "step")
-
-
 def _from_the_end(values):
-    """Steps back from the last step with a gradient `[T']`, and values `[S, T']` there over the one at that step."""
+    """Steps back from the last step with a gradient `[T']`, and values `[S, T']` there over the one at that step.
+
+    A row without any gradient, or with one that is not finite, is NaN somewhere.
+    """
     last = np.flatnonzero((values > 0).any(axis=0))[-1:]
     if not last.size:
         return np.arange(1), np.full((len(values), 1), np.nan)
     back = values[:, last[0] :: -1].astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.arange(back.shape[1]), np.where(back >= 0, back / back[:, :1], np.nan)
+        return np.arange(back.shape[1]), np.where(np.isfinite(back), back / back[:, :1], np.nan)
 
 
 def _lines(text):

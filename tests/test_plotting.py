@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from rnnjax import plot_style, plotting, run_data
+from rnnjax import diagnostic_plots, plot_style, plotting, run_data
 
 STEPS = np.array([10, 20, 30])
 
@@ -108,9 +108,47 @@ def test_gradient_map_draws_every_value_and_leaves_zeros_out_of_the_scale(tmp_pa
     np.testing.assert_array_equal(corners[:, 0, 1], [0, 10, 20, 30])  # each row is the steps since the one below
     np.testing.assert_array_equal(corners[0, :, 0], np.arange(9) + 0.5)
     assert "dL/dc_t" in left.get_title() and "dL/dh_t" in right.get_title()
-    assert figure.get_supxlabel().startswith("sequence step") and "grey" in figure.get_supxlabel()
+    assert figure.get_supxlabel().startswith("sequence step")
+    assert kinds_of(figure)["0, or below 2e-308"] == plot_style.GREY
     assert figure.get_supylabel() == "training step" and "rms over training batches" in bar.get_ylabel()
     assert_drawn(tmp_path / "out.png")
+
+
+def kinds_of(figure):
+    """{text: colour} of a legend of patches."""
+    (legend,) = figure.legends
+    colors = [matplotlib.colors.to_hex(patch.get_facecolor()) for patch in legend.get_patches()]
+    return dict(zip((text.get_text() for text in legend.get_texts()), colors, strict=True))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_zero_tiny_and_not_finite_are_three_colours_of_a_map_and_named(dark, tmp_path):
+    values = np.array([[1, 0.1], [1e-30, 1], [np.nan, np.inf], [0, 1]], "f")
+    names = {"0, or below 1e-38": plot_style.GREY, "below 1e-8": "#000004", "not finite": plot_style.NOT_FINITE.lower()}
+    for draw in (
+        lambda out: plotting.gradient_map({"step": np.arange(1, 5), "layer0.h": values}, out, dark=dark),
+        lambda out: diagnostic_plots.time_by_time(np.tile(values, 2), out, label="", rows="", columns="", dark=dark),
+    ):
+        figure = draw(tmp_path / "out.png")
+        assert kinds_of(figure) == names
+        pixels = {matplotlib.colors.to_hex(c) for c in imread(tmp_path / "out.png").reshape(-1, 4)}
+        assert set(names.values()) <= pixels
+    all_finite = plotting.gradient_map({"step": np.arange(1, 3), "layer0.h": values[:1].repeat(2, 0)})
+    assert not all_finite.legends
+
+
+def test_curves_say_where_they_are_zero_or_not_finite_and_how_many_seeds_are_not():
+    seeds = np.array([[1, 1, 1], [0, 0, 1], [0, 0, 1], [np.nan, 1, 1]], "f")
+    axes = plotting.gradient_profiles({"rnn": (seeds, np.zeros((2, 3), "f"))}).axes[0]
+    line = lines_of(axes)["rnn (1 of 4 without a finite gradient)"]
+    np.testing.assert_allclose(line.get_ydata(), [1, 0, 0])  # the median of three seeds, of two of which it is 0
+    assert "rnn, trained (2 of 2 without a finite gradient)" in lines_of(axes)
+    axes = diagnostic_plots.lines_over_steps({"h": np.array([np.nan, 0, 1, 2], "f")}, ylabel="").axes[0]
+    crosses = lines_of(axes)
+    assert list(crosses["not finite"].get_xdata()) == [1] and list(crosses["0, or below 1e-38"].get_xdata()) == [2]
+    axes = diagnostic_plots.gradient_errors(["a", "b"], [1, np.nan], [np.inf, 1]).axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a (not finite)", "b (not finite)"]
+    diagnostic_plots.by_lag({"a": (np.arange(3), np.array([np.inf, 1, 0]))})
 
 
 def test_gradient_map_has_a_row_a_layer_and_direction_in_order():
