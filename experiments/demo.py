@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import math
 import statistics
 
 from rich.console import Console
@@ -16,8 +17,9 @@ from rich.table import Table
 from experiments.flags import define_path, main_with_errors
 from experiments.outputs import for_terminal, prepare_devices
 from experiments.sweep import run_sweep, trial_directory
-from rnnjax import plotting, runs, sweep
+from rnnjax import intervals, plotting, runs, sweep
 from rnnjax.config import Config
+from rnnjax.run_data import recorded_reach
 
 WORKDIR = define_path("workdir", "runs/demo", "where runs and figures go; what is there is not run again")
 
@@ -70,14 +72,15 @@ def show(workdir: Path, adding: list[Config]) -> None:
     for cell in CELLS:
         trials = [trial for trial in adding if trial.cell == cell]
         results = [runs.read_result(trial_directory(workdir / "adding", t)) for t in trials]
+        reach = intervals.median([recorded_reach(r) for r in results])
         steps = [r["solved_at"] for r in results if r["solved_at"] is not None]
         table.add_row(
             cell,
-            f"{statistics.median(r['score'] for r in results):.5f}",
+            f"{intervals.median([math.nan if r['score'] is None else r['score'] for r in results]):.5f}",
             f"{results[0]['baseline']:.3f}",
             f"{len(steps)} of {len(results)}",
             f"{statistics.median_low(steps)}" if steps else "-",
-            f"{statistics.median_low([r['gradient_reach'] for r in results])} steps",
+            f"{reach:g} steps" if math.isfinite(reach) else "not finite, or none",
         )
     console.print(table)
     console.print(

@@ -244,7 +244,8 @@ def _horizon(s: Subject) -> Section:
         "gradient of the last output by the state": (np.arange(T), gradient[::-1]),
     }
     numbers = {"lags": lags, "output_change": change.output_change, "gradient_by_lag": gradient[::-1]}
-    caption = f"Measured horizon ({int(change.horizon)} steps) over gradient: does memory end where the gradient does?"
+    steps = f"{change.horizon:.0f} steps" if np.isfinite(change.horizon) else "unknown: some outputs are not finite"
+    caption = f"Measured horizon ({steps}) over gradient: does memory end where the gradient does?"
     return Section(numbers | {"horizon": change.horizon}, [(caption, lambda **o: plots.by_lag(lines, **o))])
 
 

@@ -8,6 +8,7 @@ Prints a table and writes gradient_flow.png and gradient_flow.npz into --out. Al
 """
 
 import dataclasses
+import math
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -24,10 +25,10 @@ from rich.table import Table
 from experiments import outputs
 from experiments.flags import BadSetting, checked, define_path, define_paths, main_with_errors
 from experiments.report import best_settings, find_runs, summarise
-from rnnjax import plotting, runs
+from rnnjax import intervals, plotting, runs
 from rnnjax.cells import CELLS
 from rnnjax.config import Config, check, hyperparameters, nearest
-from rnnjax.diagnostics.gradient_flow import gradient_flow, gradient_reach, rms_over_batch, total_norm
+from rnnjax.diagnostics.gradient_flow import gradient_fault, gradient_flow, gradient_reach, rms_over_batch, total_norm
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.run_data import group_by_setting
 from rnnjax.training import make_train
@@ -136,27 +137,31 @@ def table(compared: list[Compared]) -> Table:
 
 
 def reach(profiles: np.ndarray) -> float:
-    """The median gradient reach of profiles `[S, T]`."""
-    return float(np.median(gradient_reach(jnp.asarray(profiles))))
+    """The median gradient reach of profiles `[S, T]`; NaN where it hangs on one without any."""
+    return intervals.median(np.asarray(gradient_reach(jnp.asarray(profiles))).tolist())
 
 
 def ratio(profiles: np.ndarray) -> float:
-    """The median of |dL/dh_1| / |dL/dh_T| over profiles `[S, T]`, T the last step that has a gradient."""
-    ends = [(p[0], p[np.flatnonzero(p)[-1]]) for p in np.asarray(profiles, float) if p.any()]
-    return float(np.median([first / last for first, last in ends])) if ends else float("nan")
+    """The median of |dL/dh_1| / |dL/dh_T| over profiles `[S, T]`, T the last step that has a gradient; NaN as above."""
+    ends = [(p[0], p[np.flatnonzero(p)[-1]]) if p.any() else (np.nan, 1) for p in np.asarray(profiles, float)]
+    with np.errstate(invalid="ignore"):
+        return intervals.median([first / last for first, last in ends])
 
 
 def _reach(profiles):
     if profiles is None:
         return "–"
     value = reach(profiles)
+    if math.isnan(value):
+        return gradient_fault(profiles)
     return f">= {value:g}" if value >= profiles.shape[-1] else f"{value:g}"
 
 
 def _ratio(profiles):
     if profiles is None:
         return "–"
-    return f"{ratio(profiles):.1e}" if ratio(profiles) else "underflows"
+    value = ratio(profiles)
+    return f"{value:.1e}" if value else f"0 (below {np.finfo(profiles.dtype).tiny:.0e})"
 
 
 def _config(run):

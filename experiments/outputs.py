@@ -15,7 +15,7 @@ from experiments.flags import BadSetting
 from rnnjax import language, plotting, runs
 from rnnjax.cells import CELLS
 from rnnjax.config import Config
-from rnnjax.diagnostics.gradient_flow import gradient_reach, total_norm
+from rnnjax.diagnostics.gradient_flow import gradient_fault, gradient_reach, total_norm
 from rnnjax.files import printable
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.sources import Source, source_of, source_of_data
@@ -78,6 +78,7 @@ def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.n
         "higher_is_better": task.higher_is_better,
         "solved_at": solved_at,
         "gradient_reach": None,
+        "gradient_fault": None,
         "sequence_steps": None,
         "diverged": rows[-1]["diverged"] if rows[-1]["diverged"] >= 0 else None,
         "blame": rows[-1]["blame"],
@@ -86,7 +87,9 @@ def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.n
     }
     first_layer = [array[-1] for name, array in flow.items() if name.startswith("layer0") and "backward" not in name]
     if first_layer:
-        result["gradient_reach"] = int(gradient_reach(total_norm([jnp.asarray(norm) for norm in first_layer])))
+        profile = total_norm([jnp.asarray(norm) for norm in first_layer])
+        fault = gradient_fault(profile)
+        result |= {"gradient_reach": None if fault else int(gradient_reach(profile)), "gradient_fault": fault}
         result["sequence_steps"] = len(first_layer[0])
     return result
 

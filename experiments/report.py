@@ -21,9 +21,9 @@ import numpy as np
 from experiments.flags import BadSetting, define_path, define_paths, main_with_errors
 from experiments.html_page import escape, figures_html, page_html, table_html
 from rnnjax import plotting
-from rnnjax.intervals import quantile, told_apart, wilson_interval
+from rnnjax.intervals import median, quantile, told_apart, wilson_interval
 from rnnjax.plot_style import cell_color
-from rnnjax.run_data import RunData, diverged_at, group_by_setting, read_run
+from rnnjax.run_data import RunData, diverged_at, group_by_setting, read_run, recorded_reach
 from rnnjax.runs import EXIT_DONE, check_own_directory, own_directory, write_file
 
 PROBLEM = ("task", "variant", "seq_len", "min_seq_len", "text_path")  # runs that differ in these are never compared
@@ -107,7 +107,7 @@ def summarise(runs: list[RunData]) -> Setting:
         len(solved),
         wilson_interval(len(solved), len(runs)),
         _median(solved),
-        _median([r.get("gradient_reach") for r in results]),
+        _median([recorded_reach(r) for r in results]),
         _median([r.get("seconds") for r in results]),
         _median([r.get("steps_per_second") for r in results]),
         sum(diverged_at(run) is not None for run in runs),
@@ -201,7 +201,7 @@ def _summary_table(settings, varied):
         diverged = f", {s.diverged} diverged" if s.diverged else ""
         swatch = f"<i style='background:{cell_color(s.config['cell'])}'></i>"
         cells = [swatch + escape(s.config["cell"]), *(escape(_number(s.config.get(n))) for n in varied), score]
-        cells += [rate + diverged, _number(s.solved_at), _number(s.reach), _duration(s.seconds)]
+        cells += [rate + diverged, _number(s.solved_at), _reach(s.reach), _duration(s.seconds)]
         rows.append([*cells, _number(s.steps_per_second)])
     return table_html(header, rows)
 
@@ -318,7 +318,11 @@ def _rank(setting):
 
 def _median(values):
     values = [value for value in values if value is not None]
-    return quantile(values, 0.5) if values else None
+    return median(values) if values else None
+
+
+def _reach(value):
+    return "none, or not finite" if value is not None and math.isnan(value) else _number(value)
 
 
 def _number(value):

@@ -155,6 +155,8 @@ def show(result: dict, path: Path) -> None:
     print(f"{result['cell']} on {result['task']}: {score} (baseline {result['baseline']:.4g}), {solved}")
     if result["diverged"] is not None:
         print(f"diverged at step {result['diverged']}: {result['blame']} not finite; frozen there")
+    if result.get("gradient_fault"):
+        print(f"the gradient has no reach: {result['gradient_fault']} in the steps before the last evaluation")
     if result["gradient_reach"] is not None:
         reach, steps = result["gradient_reach"], result["sequence_steps"]
         where = f"falls below 1/1000 of its last value {reach} steps back"

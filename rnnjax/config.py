@@ -109,7 +109,7 @@ def check(config: Config) -> None:
     _require(config, "seed", lambda v: 0 <= v < 2**32, "in [0, 2^32)")
     for name in ("gain", "forget_bias"):
         if getattr(config, name) is not None:
-            _require(config, name, lambda v: abs(v) <= HUGE, f"finite, {IN_FLOAT32}")
+            _require(config, name, lambda v: v == 0 or TINY <= abs(v) <= HUGE, f"0, or a finite number, {IN_FLOAT32}")
     if config.embedding_size is not None:
         _require(config, "embedding_size", lambda v: 1 <= v < 2**31, "1 or more, below 2^31")
     if config.min_seq_len is not None:

@@ -96,5 +96,10 @@ def diverged_at(run: RunData) -> int | None:
     return int(steps[0]) if steps and steps[0] is not None and steps[0] >= 0 else None
 
 
+def recorded_reach(result: Mapping[str, Any]) -> float | None:
+    """The gradient reach that a result.json holds: NaN where its gradient had none, None where none was recorded."""
+    return float("nan") if result.get("gradient_fault") else result.get("gradient_reach")
+
+
 def _value(value):
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -5,9 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rnnjax import training
 from rnnjax.cells.gated import gated
+from rnnjax.config import Config, hyperparameters, make_task
 from rnnjax.diagnostics.credit import credit_matrix
+from rnnjax.diagnostics.forward_mode import compare_gradients
 from rnnjax.diagnostics.gradient_flow import gradient_flow, rms_over_batch, state_sensitivity, total_norm
+from rnnjax.diagnostics.horizon import measured_horizon
+from rnnjax.diagnostics.jacobians import product_spectrum
+from rnnjax.diagnostics.penalties import clip_cotangent, omega
+from rnnjax.diagnostics.recurrent_matrix import recurrent_matrix
+from rnnjax.diagnostics.sensitivity import exact_sensitivity, frobenius_sensitivity, spectral_sensitivity
 from rnnjax.norms import norm, rms, scaled_norm
 from rnnjax.unroll import make_probe, make_taps, unroll
 
@@ -92,3 +100,87 @@ def test_credit_and_state_sensitivity_reach_as_far(gain):
         lambda taps: state_sensitivity(lambda t: unroll(cell, params, xs, taps=t)[0], taps, jax.random.key(0), 200)
     )(make_taps(cell, T, (1,)))
     np.testing.assert_allclose(found[:, 0], powers[::-1], rtol=0.2)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30], ids=str)
+def test_penalties_clips_and_comparisons_do_not_depend_on_the_size_of_a_loss(size):
+    """omega, clip_cotangent (in proportion) and the errors of truncated BPTT are those of a loss of ordinary size."""
+    cell, params = linear(0.5)
+    xs = jax.random.normal(jax.random.key(0), (T, 4, 1))
+
+    @jax.jit
+    def measure(size):
+        def loss(ys):
+            return size * jnp.sum(ys[-1] * jnp.arange(1.0, 9).reshape(4, 2))
+
+        clipped = clip_cotangent(cell, 5 * size)
+        passed = jax.grad(lambda taps: loss(unroll(clipped, params, xs, taps=taps)[1]))(make_taps(cell, T, (4,)))
+        errors = compare_gradients(cell, params, xs, loss, jax.random.key(0), methods=("tbptt:1",))
+        return omega(cell, params, xs, jax.random.key(0), loss=loss), norm(passed, 2) / size, errors
+
+    found, expected = measure(size), measure(1.0)
+    np.testing.assert_allclose(expected[0], T * 0.25, rtol=1e-5)
+    lengths = np.linalg.norm(np.arange(1.0, 9).reshape(4, 2), axis=1)
+    np.testing.assert_allclose(expected[1][1], np.minimum(lengths / 2, 5), rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
+
+
+@pytest.mark.parametrize("gain", [1e-25, 1e25], ids=str)
+def test_products_and_matrices_of_any_size_have_their_logs(gain):
+    """|dh_T/dh_t| = gain^(T-t), each factor of which has no square."""
+    cell, params = linear(gain)
+    key, xs = jax.random.key(0), jnp.zeros((T, 1))
+    frobenius, spectral, exact, spectrum, matrix = jax.jit(
+        lambda p: (
+            frobenius_sensitivity(cell, p, xs, key=key, probes=2).log_norm,
+            spectral_sensitivity(cell, p, xs, key=key, iterations=2).log_norm,
+            exact_sensitivity(cell, p, xs),
+            product_spectrum(cell, p, xs).log_singular_values,
+            recurrent_matrix(gain * jnp.eye(2, k=1)).departure_from_normality,
+        )
+    )(params)
+    logs = np.log(gain) * np.arange(T, -1, -1)
+    for found in (frobenius, [*spectral, 0], exact.log_frobenius, exact.log_spectral):
+        np.testing.assert_allclose(found, logs, rtol=1e-5)
+    np.testing.assert_allclose(spectrum, [[logs[0]] * 2], rtol=1e-5)
+    np.testing.assert_allclose(matrix, gain, rtol=1e-5)
+
+
+def test_a_horizon_does_not_depend_on_the_size_of_outputs_and_is_nan_where_they_are():
+    inputs = jax.random.normal(jax.random.key(1), (5, 4, 1))
+
+    @jax.jit
+    def change(size):
+        return measured_horizon(lambda xs: size * jnp.sum(xs[-2:], axis=0), jnp.mean, inputs, jax.random.key(0))
+
+    for size in (1e-30, 1e30):
+        np.testing.assert_allclose(change(size).output_change, change(1.0).output_change, atol=1e-6)
+        assert change(size).horizon == 2
+    for size in (jnp.nan, jnp.inf):
+        assert np.isnan(change(size).horizon)
+
+
+def test_a_clipped_update_does_not_depend_on_the_size_of_the_loss(monkeypatch):
+    """Finite gradients of 1e33 or 1e-30, whose squares float32 cannot hold, are clipped like any other."""
+    config = Config(seq_len=8, cell="rnn", hidden_size=3, batch_size=2, steps=1, eval_every=1, eval_batch=2,
+                    optimizer="sgd", lr=1.0)  # fmt: skip
+    scale, task = [1.0], make_task(config)
+    loss = lambda outputs, batch: scale[0] * task.loss(outputs, batch)  # noqa: E731
+    monkeypatch.setattr(training, "make_task", lambda config: task._replace(loss=loss))
+    train = training.make_train(config)
+    values = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
+    state = jax.jit(train.init)(jax.random.key(0), values)
+
+    @jax.jit
+    def update(size, clip):
+        scale[0] = size
+        new, record = train.chunk(state, values | {"clip": clip})
+        return jax.tree.map(lambda a, b: (a - b) / clip, new.params, state.params), new.diverged, record
+
+    expected, _, plain = update(1.0, 1e-3)
+    for size, clip in ((1e33, 1e-3), (1e-20, 1e-23), (1e20, 1e-3)):
+        found, diverged, record = update(size, clip)
+        assert diverged == -1 and record["clipped"] == 1
+        np.testing.assert_allclose(record["grad_norm"], size * plain["grad_norm"], rtol=1e-4)
+        if clip == 1e-3:  # what is smaller is lost in the sum with the parameters
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3), found, expected)

@@ -1,7 +1,9 @@
 """The whole run as one pure function: learning, recording, reproducing, and a cell that a user wrote."""
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -10,11 +12,20 @@ import numpy as np
 import optax
 import pytest
 
+from experiments import outputs
+from experiments.train import show
 from rnnjax import training
 from rnnjax.cells import CELLS, gated
 from rnnjax.config import Config, check, hyperparameters
-from rnnjax.diagnostics.gradient_flow import gradient_flow, gradient_reach, state_sensitivity, total_norm
+from rnnjax.diagnostics.gradient_flow import (
+    gradient_fault,
+    gradient_flow,
+    gradient_reach,
+    state_sensitivity,
+    total_norm,
+)
 from rnnjax.keys import Purpose, purpose_key
+from rnnjax.run_data import recorded_reach
 from rnnjax.tasks import TASKS, adding
 from rnnjax.training import make_optimizer, make_train
 from rnnjax.types import Cell
@@ -263,6 +274,23 @@ def test_gradient_reach_counts_steps_back():
     assert gradient_reach(jnp.ones(20)) == 20
     assert gradient_reach(jnp.asarray(np.append(profile, 0.0))) == 7  # the last step with a gradient counts
     np.testing.assert_allclose(total_norm((jnp.array([3.0]), jnp.array([4.0]))), [5.0])
+    tiny = np.where(np.arange(20) < 5, 2e-38, 1e-36).astype("f")  # a thousandth of its last value has no float
+    assert gradient_reach(jnp.asarray(tiny) * jnp.where(jnp.arange(20) == 19, 1e5, 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("profile", "fault"),
+    [
+        ([np.nan] * 4, "not finite"),
+        ([0.1, np.nan, 1, 1], "not finite"),
+        ([np.inf, 1, 1, 1], "not finite"),
+        ([0.0] * 4, "no gradient"),
+        ([0.0, 0, 0, 1], None),
+    ],
+)
+def test_a_gradient_that_is_not_finite_or_nowhere_has_no_reach(profile, fault):
+    assert gradient_fault(profile) == fault
+    np.testing.assert_equal(float(gradient_reach(jnp.array(profile))), np.nan if fault else 1)
 
 
 def test_an_evaluation_is_the_mean_over_exactly_its_sequences_and_none_that_was_trained_on(monkeypatch):
@@ -305,3 +333,14 @@ def test_no_two_purposes_share_a_key():
         keys += [key for purpose in Purpose for key in jax.random.split(purpose_key(purpose, seed), 4)]
     numbers = {bytes(jax.random.key_data(key)) for key in keys}
     assert len(numbers) == len(keys)
+
+
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "not finite"), (0.0, "no gradient"), (1.0, "over all 5 steps")])
+def test_a_run_says_whether_its_gradient_was_finite_or_nowhere(value, said, capsys):
+    row = {"step": 3, "eval_mse": 0.5, "diverged": -1, "blame": "nothing"}
+    flow = {"step": np.array([3]), "layer0.h": np.full((1, 5), value, "f")}
+    result = outputs.summary(SMALL, make_train(SMALL), [row], flow, 1.0)
+    assert result["gradient_reach"] == (5 if value == 1 else None) == json.loads(json.dumps(result))["gradient_reach"]
+    assert np.isnan(recorded_reach(result)) == (value != 1)
+    show(result, Path("runs/x"))
+    assert said in capsys.readouterr().out

@@ -153,6 +153,27 @@ def test_a_loss_that_is_not_finite_is_blamed_on_what_lies_above():
     assert (found.verdict, found.layer) == ("NaN", None) and "readout" in str(found)
 
 
+def test_nan_anywhere_is_never_called_another_ill_and_what_is_gone_is_said_to_be():
+    loss, (evidence,) = jax.device_get(compiled(("rnn",))(fresh([(rnn(H, gain=0.01), same)]), inputs()))
+    found = judge(loss, [evidence])
+    assert found.verdict == "vanishing" and "0 (below 1e-38) at the first step" in str(found)
+    assert judge(np.float32("nan"), [evidence]).verdict == "NaN"
+    assert judge(np.float32("inf"), [evidence]).verdict == "NaN"
+    for bad in (np.nan, np.inf):
+        logs = np.where(np.arange(T + 1) < 4, bad, evidence.log_sensitivity)
+        found = judge(loss, [evidence._replace(log_sensitivity=logs)])
+        assert (found.verdict, found.step) == ("NaN", 3)
+
+
+def test_states_whose_squares_have_no_float_are_measured():
+    params, xs = fresh([(irnn(H, gain=1.0), same)]), inputs()
+    _, (plain,) = compiled(("irnn",))(params, xs)
+    for size in (1e25, 1e-25):
+        _, (evidence,) = compiled(("irnn",))(params, size * xs)
+        np.testing.assert_allclose(evidence.movement, size * plain.movement, rtol=1e-4)
+        np.testing.assert_allclose(evidence.state_size, size * plain.state_size, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("bias", "share"), [(20.0, 0.0), (-20.0, 1.0)])
 def test_a_gate_is_not_saturated_where_it_remembers(bias, share):
     _, (evidence,) = compiled(("lstm",))(fresh([(lstm(H), gate_bias(None, bias, None, None))]), inputs())

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rnnjax.norms import norm, rms
 from rnnjax.types import Array
@@ -69,17 +70,28 @@ def rms_over_batch(norms: Any, batch_size: int) -> Any:
 def gradient_reach(profile: Array, threshold: float = 1e-3) -> Array:
     """How many steps back the gradient first falls below `threshold` of its last value; T if it never does.
 
+    NaN where there is no such number: some of the profile is not finite, or all of it is 0 (see `gradient_fault`).
+
     Args:
       profile: `[..., T]`, |dL/dh_t|; its last value is that of the last step with a gradient at all.
     """
     T = profile.shape[-1]
+    known = jnp.all(jnp.isfinite(profile), axis=-1) & jnp.any(profile > 0, axis=-1)
     has = profile > 0
     last = T - 1 - jnp.argmax(jnp.flip(has, -1), axis=-1)
     reference = jnp.take_along_axis(profile, last[..., None], axis=-1)
     t = jnp.arange(T)
-    below = (profile < threshold * reference) & (t < last[..., None])
+    below = (profile / jnp.where(reference > 0, reference, 1) < threshold) & (t < last[..., None])
     newest = jnp.max(jnp.where(below, t, -1), axis=-1)
-    return jnp.where(newest >= 0, last - newest, T)
+    return jnp.where(known, jnp.where(newest >= 0, last - newest, T).astype(float), jnp.nan)
+
+
+def gradient_fault(profile: Array) -> str | None:
+    """Why a profile `[..., T]` of |dL/dh_t| has no reach: "not finite" or "no gradient"; None where it has one."""
+    profile = np.asarray(profile)
+    if not np.isfinite(profile).all():
+        return "not finite"
+    return None if profile.any(axis=-1).all() else "no gradient"
 
 
 def total_norm(norms: Any) -> Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rnnjax.norms import norm
 from rnnjax.types import Array
 
 MODES = ("swap", "noise")
@@ -19,7 +20,8 @@ class Horizon(NamedTuple):
     loss_change: Array  # [K] mean of loss(disturbed) - loss; above 0 where the network needs that input
     absolute_loss_change: Array  # [K] mean of its absolute value
     output_change: Array  # [K] root mean square of the outputs' change, over that of the outputs about their mean
-    horizon: Array  # [] the number of last steps that matter: 1 + the largest lag whose output_change passes
+    horizon: Array  # [] the number of last steps that matter: 1 + the largest lag whose output_change passes; NaN where
+    # an output_change is not finite, as nobody knows then
 
 
 def measured_horizon(
@@ -65,21 +67,20 @@ def measured_horizon(
     lags = jnp.arange(T) if lags is None else lags
     outputs = apply(inputs)
     value = loss(outputs)
-    variance = _mean_square(jax.tree.map(lambda y: y - jnp.mean(y), outputs))
+    spread = _rms(jax.tree.map(lambda y: y - jnp.mean(y), outputs))
 
     def measure(lag):
         at = (jnp.arange(T) == T - 1 - lag).reshape(T, *[1] * (inputs.ndim - 1))
         disturbed = apply(jnp.where(at, other, inputs))
         change = loss(disturbed) - value
-        moved = _mean_square(jax.tree.map(jnp.subtract, disturbed, outputs))
-        relative = jnp.sqrt(moved / jnp.where(variance > 0, variance, 1))
+        relative = _rms(jax.tree.map(jnp.subtract, disturbed, outputs)) / jnp.where(spread == 0, 1, spread)
         return jnp.mean(change), jnp.mean(jnp.abs(change)), relative
 
     change, absolute, moved = lax.map(measure, lags, batch_size=min(block, lags.shape[0]))
-    horizon = jnp.max(jnp.where(moved > threshold, 1 + lags, 0))
+    horizon = jnp.max(jnp.where(moved > threshold, 1 + lags, 0)).astype(float)
+    horizon = jnp.where(jnp.all(jnp.isfinite(moved)), horizon, jnp.nan)
     return Horizon(lags, change, absolute, moved, horizon)
 
 
-def _mean_square(tree) -> Array:
-    leaves = jax.tree.leaves(tree)
-    return sum(jnp.sum(jnp.square(jnp.abs(a))) for a in leaves) / sum(a.size for a in leaves)
+def _rms(tree) -> Array:
+    return norm(tree) / sum(a.size for a in jax.tree.leaves(tree)) ** 0.5

@@ -13,6 +13,7 @@ from rnnjax.diagnostics.jacobians import flatten
 from rnnjax.diagnostics.sensitivity import frobenius_sensitivity
 from rnnjax.diagnostics.units import Units, before_and_after, record_units
 from rnnjax.keys import Purpose, purpose_key
+from rnnjax.norms import norm
 from rnnjax.types import Array, Cell, Params
 from rnnjax.unroll import unroll
 
@@ -129,28 +130,36 @@ def gather(
     """(the loss, the evidence on each layer), arguments as in `diagnose`; pure, and jits."""
     flow = gradient_flow(loss, taps)
     return flow.loss, tuple(
-        _evidence(layer, norm, key, probes, sequences) for layer, norm in zip(layers, flow.norm, strict=True)
+        _evidence(layer, norms, key, probes, sequences) for layer, norms in zip(layers, flow.norm, strict=True)
     )
 
 
 def judge(loss: Array, evidence: Sequence[Evidence]) -> Diagnosis:
     """The verdict on what `gather` collected. Of two ills the one nearer the head of VERDICTS is named."""
     evidence = tuple(jax.tree.map(np.asarray, e) for e in evidence)
-    for rule in (_not_finite, _bad_gradient, _dead, _exploding, _saturated, _vanishing):
-        for layer, e in enumerate(evidence):
-            found = rule(e)
-            if found is not None:
-                verdict, step, reasons, cure = found
-                return Diagnosis(verdict, layer, step, tuple(reasons), cure, evidence)
-    if not np.isfinite(loss):
+    ill = _first_ill(evidence, _not_finite, _bad_gradient)
+    if ill is None and not np.isfinite(loss):
         reasons = ("the loss is not finite, though all recurrent layers are",)
-        return Diagnosis("NaN", None, None, reasons, "look at the readout's parameters and at the targets", evidence)
+        ill = Diagnosis("NaN", None, None, reasons, "look at the readout's parameters and at the targets", evidence)
+    ill = ill or _first_ill(evidence, _dead, _exploding, _saturated, _vanishing)  # these read finite numbers
+    if ill is not None:
+        return ill
     keeps = [f"|dh_T/dh_0| is {_power(e.log_sensitivity[0])} in layer {layer}" for layer, e in enumerate(evidence)]
     cure = "nothing in the recurrence; look at the task and the optimiser"
     return Diagnosis("healthy", None, None, tuple(keeps), cure, evidence)
 
 
-def _evidence(layer: Layer, norm: Any, key: Array, probes: int, sequences: int) -> Evidence:
+def _first_ill(evidence: Sequence[Evidence], *rules: Callable) -> Diagnosis | None:
+    for rule in rules:
+        for layer, e in enumerate(evidence):
+            found = rule(e)
+            if found is not None:
+                verdict, step, reasons, cure = found
+                return Diagnosis(verdict, layer, step, tuple(reasons), cure, evidence)
+    return None
+
+
+def _evidence(layer: Layer, flow: Any, key: Array, probes: int, sequences: int) -> Evidence:
     cell, params, xs = layer
     B = xs.shape[1]
     _, after = before_and_after(cell, params, xs)
@@ -162,13 +171,14 @@ def _evidence(layer: Layer, norm: Any, key: Array, probes: int, sequences: int) 
 
     logs = jax.vmap(sensitivity, in_axes=1)(xs[:, :sequences])
     states = jnp.concatenate([_real(a) for a in jax.tree.leaves(after)], axis=-1)
+    mean = jnp.sum(states / (states.shape[0] * B), axis=(0, 1))
     return Evidence(
         params_finite=jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(params)])),
         inputs_finite=jnp.all(jnp.isfinite(xs), axis=(1, 2)),
         states_finite=jnp.all(jnp.isfinite(states), axis=(1, 2)),
-        state_size=jnp.sqrt(jnp.mean(jnp.square(states), axis=(1, 2))),
-        movement=jnp.sqrt(jnp.mean(jnp.var(states, axis=(0, 1)))),
-        gradient=rms_over_batch(total_norm(norm), B),
+        state_size=norm(states, 1) / states[0].size ** 0.5,
+        movement=norm(states - mean) / states.size**0.5,
+        gradient=rms_over_batch(total_norm(flow), B),
         log_sensitivity=(logsumexp(2 * logs, axis=0) - jnp.log(logs.shape[0])) / 2,
         dead=_dead_share(units),
         saturated=_saturated_shares(units),
@@ -223,6 +233,10 @@ def _bad_gradient(e: Evidence):
         step = _last(~np.isfinite(e.gradient))
         reason = f"its states are finite, but dL/dh_t is not at step {step} (going back)"
         return "NaN", step, [reason], "look for a division by zero, sqrt(0) or log(0) in the loss or in step; clip"
+    step = _last(np.isnan(e.log_sensitivity) | (e.log_sensitivity == np.inf))
+    if step is not None:
+        reason = f"its states are finite, but the derivative of the step from one to the next is not at step {step}"
+        return "NaN", step, [reason], "look for a division by zero, sqrt(0) or log(0) in step"
     return None
 
 
@@ -282,7 +296,8 @@ def _decay(e: Evidence, step: int) -> list[str]:
 
 
 def _gradient(e: Evidence) -> str:
-    return f"|dL/dh_t| is {e.gradient[0]:.1e} at the first step and {e.gradient[-1]:.1e} at the last"
+    first, last = (f"{g:.1e}" if g else f"0 (below {np.finfo(g.dtype).tiny:.0e})" for g in e.gradient[[0, -1]])
+    return f"|dL/dh_t| is {first} at the first step and {last} at the last"
 
 
 def _rate(logs: np.ndarray, step: int) -> float:
