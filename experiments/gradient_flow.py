@@ -161,6 +161,8 @@ def _ratio(profiles):
     if profiles is None:
         return "–"
     value = ratio(profiles)
+    if math.isnan(value):
+        return gradient_fault(profiles)
     return f"{value:.1e}" if value else f"0 (below {np.finfo(profiles.dtype).tiny:.0e})"
 
 

@@ -214,3 +214,18 @@ def test_trained_runs_are_those_of_the_best_setting_and_of_one_problem(sweep, tm
     assert [(c.lr, c.seed, path.name) for c, path in found["gru"]] == [(0.01, 0, "0.010"), (0.01, 1, "0.011")]
     with pytest.raises(ValueError, match="one problem at a time, of --task=adding --seq_len=7"):
         gradient_flow.find_trained([str(tmp_path)], "copy", None)
+
+
+@pytest.mark.parametrize(
+    ("profile", "reach", "ratio"),
+    [
+        ([1e-25, 1e-12, 1], "1", "1.0e-25"),
+        ([0, 1e-12, 1], "1", "0 (below 1e-38)"),
+        ([1, 1, 1], ">= 3", "1.0e+00"),
+        ([np.nan, 1, 1], "not finite", "not finite"),
+        ([0, 0, 0], "no gradient", "no gradient"),
+    ],
+)
+def test_the_table_of_gradient_flow_tells_tiny_zero_and_not_finite_apart(profile, reach, ratio):
+    compared = [gradient_flow.Compared("rnn", np.array([profile] * 3, "f"), None)]
+    assert [next(column.cells) for column in gradient_flow.table(compared).columns] == ["rnn", reach, ratio]
