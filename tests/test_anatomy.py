@@ -6,17 +6,20 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from experiments import anatomy, lanes, seeds
-from experiments.diagnose_subject import loss_of_taps, make_subject
+from experiments.diagnose_subject import find_params, loss_of_taps, sample, subject_of
 from rnnjax import diagnostic_plots
 from rnnjax.cells import CELLS, rnn
 from rnnjax.config import Config
-from rnnjax.diagnostics.triage import diagnose
+from rnnjax.diagnostics.triage import gather, judge
+from rnnjax.keys import Purpose, purpose_key
+from rnnjax.training import make_train
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +39,24 @@ def run(tmp_path_factory):
     return config, out, json.loads((out / "anatomy.json").read_text())
 
 
-def test_each_seed_has_the_verdict_and_the_gradients_that_diagnose_finds_for_its_run(run):
+def test_each_seed_has_the_verdict_and_the_gradients_that_its_run_has_alone(run):
     config, out, (row,) = run
     config = Config(**vars(config) | {"cell": "rnn", "seed": 2})
+    train = make_train(config)
+    batch = sample(config, train)
+
+    @jax.jit
+    def alone(params):
+        subject = subject_of(config, train, params, batch)
+        taps = subject.model.make_taps(12, batch.inputs.shape[1:2])
+        return gather(loss_of_taps(subject), taps, subject.layers, purpose_key(Purpose.PROBES))
+
     for when, path in (("start", None), ("trained", lanes.trial_directory(out, config))):
-        subject = make_subject(config, path)
-        found = diagnose(loss_of_taps(subject), subject.model.make_taps(12, (8,)), subject.layers)
+        loss, evidence = jax.device_get(alone(find_params(config, train, path)))
         measures = row[when][2]
-        assert measures["verdict"] == found.verdict
-        np.testing.assert_allclose(measures["log_sensitivity"], found.evidence[0].log_sensitivity, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(measures["gradient"], found.evidence[0].gradient, rtol=1e-4)
+        assert measures["verdict"] == judge(loss, evidence).verdict
+        np.testing.assert_allclose(measures["log_sensitivity"], evidence[0].log_sensitivity, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(measures["gradient"], evidence[0].gradient, rtol=1e-4)
     assert measures["score"] == pytest.approx(json.loads((path / "result.json").read_text())["score"], rel=1e-5)
 
 
