@@ -53,7 +53,7 @@ def define_paths(name: str, help_: str, flag_values: flags.FlagValues = flags.FL
 def load_config(flag_values: flags.FlagValues = flags.FLAGS) -> configs.Config:
     """The config of the file --config, or the defaults, with every --config.NAME=VALUE put in. Raises BadSetting."""
     file = flag_values["config"].value
-    config = configs.Config() if file is None else _from_file(file)
+    config = configs.Config() if file is None else config_of_file(file)
     given = {name: flag_values[f"config.{name}"] for name in FIELDS}
     given = {name: flag.value for name, flag in given.items() if not flag.using_default_value}
     return checked(dataclasses.replace(config, **given))
@@ -179,7 +179,8 @@ def _parse_flags(argv, flag_values):
     return rest
 
 
-def _from_file(file):
+def config_of_file(file: str) -> configs.Config:
+    """Runs a config file, which may define cells and tasks; returns its config. Raises BadSetting."""
     path = Path(file)
     if not path.is_file():
         beside = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []

@@ -2,12 +2,13 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 
 from experiments import outputs
+from experiments.flags import config_of_file
 from experiments.lanes import Options, run_sweep
 from experiments.sweep_files import TABLES, open_store
 from experiments.tracing import traced_lanes
@@ -17,12 +18,19 @@ from rnnjax.config import Config
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_on_ray(trials: Sequence[Config], workdir: str | Path, stop, options: Options, address: str | None) -> bool:
+def run_on_ray(
+    trials: Sequence[Config],
+    workdir: str | Path,
+    stop,
+    options: Options,
+    address: str | None,
+    config_file: str | None = None,
+) -> bool:
     """Runs what is missing as Ray tasks, each with a share of a bucket's trials. False if it was stopped on the way.
 
     Every node sees `workdir`. A task whose worker dies is run again, and goes on from its share's checkpoint; trials
     are published by their content, so one that is run twice is there once. Without an address, Ray is started here,
-    on the loopback interface.
+    on the loopback interface. `config_file` is run by each worker too: it may define cells and tasks.
     """
     import ray
 
@@ -44,22 +52,40 @@ def run_on_ray(trials: Sequence[Config], workdir: str | Path, stop, options: Opt
         for bucket in sweep.buckets(trials):
             missing = sum(not store.is_done(trial) for trial in bucket.trials)
             shares = [options._replace(share=(k, min(workers, missing))) for k in range(min(workers, missing))]
-            pending += [task.remote(list(bucket.trials), str(workdir.absolute()), share) for share in shares]
-        finished, cancelled = True, False
+            digests = {name: source.sha256 for name, source in store.sources_of(bucket.config).items()}
+            file = config_file and str(Path(config_file).absolute())
+            args = list(bucket.trials), str(workdir.absolute())
+            pending += [task.remote(*args, share, file, digests) for share in shares]
+        finished, cancelled, failures = True, False, []
         while pending:
             done, pending = ray.wait(pending, timeout=1)
-            finished &= all(_finished(ray, ref) for ref in done)
+            finished &= all([_finished(ray, ref, failures) for ref in done])
             if stop.requested and not cancelled:
                 cancelled = True
                 for ref in pending:
                     ray.cancel(ref)  # reaches the worker as Ctrl-C does
+        if failures:
+            raise failures[0]
         return finished
     finally:
         ray.shutdown()
 
 
-def run_share(trials: list[Config], workdir: str, options: Options) -> bool:
-    """A task: `run_sweep` of a share, on this worker's devices."""
+def run_share(
+    trials: list[Config],
+    workdir: str,
+    options: Options,
+    config_file: str | None = None,
+    digests: Mapping[str, str] | None = None,
+) -> bool:
+    """A task: `run_sweep` of a share, on this worker's devices, if its sources are those of the `digests`."""
+    if config_file:
+        config_of_file(config_file)
+    found = {name: source.sha256 for name, source in outputs.sources(trials[0]).items()}
+    if digests is not None and found != digests:
+        raise runs.RunRefused(
+            f"{', '.join(set(found) | set(digests))}: another on this worker than where it was started"
+        )
     outputs.set_numerics(Config())
     jax.config.update("jax_num_cpu_devices", 1)
     with runs.stop_signals() as stop:
@@ -70,8 +96,16 @@ def run_share(trials: list[Config], workdir: str, options: Options) -> bool:
                 time.sleep(1)
 
 
-def _finished(ray, ref):
+def _finished(ray, ref, failures):
+    """Whether a task is; what follows training may have failed for some of its trials: that is for the end."""
     try:
         return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, runs.RunRefused):
+            raise error.cause from None
+        if not isinstance(error.cause, runs.RunFailed):
+            raise
+        failures.append(error.cause)
+        return True
     except ray.exceptions.TaskCancelledError:
         return False

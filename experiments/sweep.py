@@ -75,7 +75,7 @@ def on_ray(trials: list[Config], options: Options) -> int:
     from experiments.ray_sweep import run_on_ray
 
     with runs.stop_signals() as stop:
-        if run_on_ray(trials, WORKDIR.value, stop, options, RAY_ADDRESS.value):
+        if run_on_ray(trials, WORKDIR.value, stop, options, RAY_ADDRESS.value, flags.FLAGS["config"].value):
             print(f"{len(trials)} trials done in {WORKDIR.value}/trials")
             return runs.EXIT_DONE
     print(f"stopped; the same command resumes {WORKDIR.value}", file=sys.stderr)

@@ -47,9 +47,8 @@ def source_of(factory: Callable) -> Source | None:
     first = next(iter(files), None)
     texts = _with_siblings(list(files))
     identity = [[name, _tree(data)] for name, data in sorted(texts.items())], made
-    return Source(
-        str(first or name or ", ".join(made)), hashlib.sha256(json.dumps(identity).encode()).hexdigest(), texts
-    )
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    return Source(str(first or name or ", ".join(made)), digest, texts)
 
 
 def source_of_data(path: str) -> Source:

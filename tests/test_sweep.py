@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from experiments import outputs, tracing  # noqa: E402
+from experiments import outputs, ray_sweep, tracing  # noqa: E402
 from experiments import sweep as launcher  # noqa: E402
 from experiments.flags import BadSetting  # noqa: E402
 from rnnjax import runs, sweep  # noqa: E402
@@ -539,3 +539,22 @@ def test_a_sweep_is_its_own_directory(tmp_path):
     with pytest.raises(runs.RunRefused, match=r"notes\.txt"):
         launcher.run_sweep([TINY], tmp_path, NEVER)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_worker_finds_the_own_cell_of_the_config_file_or_refuses_another(tmp_path, monkeypatch):
+    """What a Ray task does, in this process."""
+    file = tmp_path / "mine.py"
+    imports = "from rnnjax.cells import CELLS, rnn\nfrom rnnjax.config import Config\n"
+    cell = 'def own(n):\n    return rnn(n)\n\nCELLS["own"] = own\n'
+    file.write_text(f"{imports}\n{cell}\ndef get_config():\n    return Config(cell='own')\n")
+    monkeypatch.setitem(CELLS, "own", None)  # put back afterwards
+    ran = []
+    monkeypatch.setattr(ray_sweep, "run_sweep", lambda *args: ran.append(CELLS["own"](3)) or True)
+    monkeypatch.setattr(jax.config, "update", lambda *args: None)
+    trial = dataclasses.replace(TINY, cell="own")
+    assert ray_sweep.run_share([trial], str(tmp_path / "s"), launcher.Options(), str(file), None) and ran
+    digests = {name: source.sha256 for name, source in outputs.sources(trial).items()}
+    assert digests and ray_sweep.run_share([trial], str(tmp_path / "s"), launcher.Options(), str(file), digests)
+    file.write_text(file.read_text().replace("return rnn(n)", "return rnn(n + 1)"))
+    with pytest.raises(runs.RunRefused, match="cell 'own': another on this worker"):
+        ray_sweep.run_share([trial], str(tmp_path / "s"), launcher.Options(), str(file), digests)
