@@ -123,16 +123,18 @@ def table(compared: list[Compared]) -> Table:
     T = compared[0].initial.shape[-1]
     shown = Table(
         title=f"Gradient over time, T = {T}",
-        caption="on a validation batch a seed; reach: steps back until |dL/dh_t| is below 1/1000 of its last value",
+        caption="on a validation batch a seed: the median, and from the lowest to the highest seed; "
+        "reach: steps back until |dL/dh_t| is below 1/1000 of its last value",
     )
     when = ["at start", "trained"] if any(c.trained is not None for c in compared) else ["at start"]
-    shown.add_column("cell")
+    shown.add_column("cell", no_wrap=True)
     for name in ("reach", "|dL/dh_1|/|dL/dh_T|"):
         for w in when:
-            shown.add_column(f"{name}\n{w}", justify="right", no_wrap=True)
+            shown.add_column(f"{name}\n{w}", justify="right", no_wrap=name != "reach")
     for c in compared:
         profiles = [c.initial, c.trained][: len(when)]
-        shown.add_row(c.cell, *(_reach(p) for p in profiles), *(_ratio(p) for p in profiles))
+        cells = [_over_seeds(p, value, show) for value, show in ((reach, _reach), (ratio, _ratio)) for p in profiles]
+        shown.add_row(c.cell, *cells)
     return shown
 
 
@@ -146,6 +148,16 @@ def ratio(profiles: np.ndarray) -> float:
     ends = [(p[0], p[np.flatnonzero(p)[-1]]) if p.any() else (np.nan, 1) for p in np.asarray(profiles, float)]
     with np.errstate(invalid="ignore"):
         return intervals.median([first / last for first, last in ends])
+
+
+def _over_seeds(profiles, value, show):
+    """The median, and below it the lowest and the highest seed where they differ; one that is no number is highest."""
+    if profiles is None or len(profiles) == 1:
+        return show(profiles)
+    alone = [profiles[k : k + 1] for k in range(len(profiles))]
+    ordered = sorted(alone, key=lambda one: (math.isnan(value(one)), value(one)))
+    ends = [show(ordered[0]), show(ordered[-1])]
+    return show(profiles) if ends[0] == ends[1] else f"{show(profiles)}\n{ends[0]} to {ends[1]}"
 
 
 def _reach(profiles):

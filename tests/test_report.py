@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -202,6 +203,23 @@ def test_the_gradient_profile_is_that_of_backpropagation_by_hand(tmp_path):
     first = np.flatnonzero(expected)[0]
     scaled = np.stack([expected, expected])[:, first:]
     np.testing.assert_allclose(gradient_flow.ratio(scaled), expected[first] / expected[-1])
+
+
+def test_the_table_of_gradient_flow_shows_the_range_over_seeds():
+    """A reach of 1, 2 and all 4 steps, and a cell whose seeds agree but for one that is not finite."""
+    initial = 10.0 ** np.array([[-9, -8, -7, 0], [-9, -8, 0, 0], [-1, 0, 0, 0]])
+    ill = initial[[2, 2, 2]]
+    ill[0, 0] = np.nan
+    text = io.StringIO()
+    compared = [gradient_flow.Compared("lstm", initial, None), gradient_flow.Compared("rnn", ill, initial[[0, 0]])]
+    Console(file=text, width=100).print(gradient_flow.table(compared))
+    shown = [[c.strip() for c in line.strip("│").split("│")] for line in text.getvalue().splitlines() if "│" in line]
+    assert shown == [
+        ["lstm", "2", "–", "1.0e-09", "–"],
+        ["", "1 to >= 4", "", "1.0e-09 to 1.0e-01", ""],
+        ["rnn", ">= 4", "1", "1.0e-01", "1.0e-09"],
+        ["", ">= 4 to not finite", "", "1.0e-01 to not finite", ""],
+    ]
 
 
 def test_trained_runs_are_those_of_the_best_setting_and_of_one_problem(sweep, tmp_path):
