@@ -42,5 +42,5 @@ bench: .venv/bench  ## rnnjax beside its peers: a table, a figure and JSON in ru
 	$(PY) -m pip install --quiet --editable '.[test,ray]'
 	touch $@
 
-clean:
-	rm -rf .venv runs
+clean:  ## what `make` installed; the results in runs/ stay
+	rm -rf .venv

@@ -59,7 +59,7 @@ class Config:
     orthogonality: float = _field(0.0, "weight of |W_h^T W_h - I|^2")
     jacobian: float = _field(0.0, "weight of (|J_t v| - 1)^2 for random v: steps keep lengths")
     batch_size: int = _field(32, "B, sequences a step")
-    steps: int = _field(5000, "training steps, rounded up to a multiple of eval_every")
+    steps: int = _field(5000, "training steps")
     eval_every: int = _field(250, "steps between evaluations, compiled as one scan")
     eval_batch: int = _field(512, "validation sequences an evaluation, the same each time")
     gradient_flow: bool = _field(True, "record |dL/dh_t| for every t while training")

@@ -41,7 +41,9 @@ class Train(NamedTuple):
 
     task: Task
     init: Callable[[Array, Hyperparameters], TrainState]  # (key, hyperparameters) -> state
-    chunk: Callable[[TrainState, Hyperparameters], tuple[TrainState, dict]]  # `eval_every` steps and an evaluation
+    chunk: Callable[
+        [TrainState, Hyperparameters], tuple[TrainState, dict]
+    ]  # `eval_every` steps, or what is left, and a score
     run: Callable[[Array, Hyperparameters], tuple[TrainState, dict]]  # the whole run; records stacked `[chunks, ...]`
     model: Callable[[Any], SequenceModel]  # params -> the model, for evaluation
 
@@ -139,18 +141,27 @@ def make_train(config: Config, shards: int = 1) -> Train:
         )
         return state, {"loss": value, "grad_norm": norm, "clipped": clipped.astype(jnp.float32), "flow": flow}
 
+    length = min(config.eval_every, config.steps)
+    ragged = config.steps % length > 0  # then the last chunk is over before its end, and what is left changes nothing
+
     def chunk(state, hyperparameters):
+        count = jnp.clip(config.steps - state.step, 1, length) if ragged else length
+
         def body(carry, _):
             state, total = carry
-            state, record = step(state, hyperparameters)
+            after, record = step(state, hyperparameters)
+            if ragged:
+                going = state.step < config.steps
+                after = jax.tree.map(lambda new, old: jnp.where(going, new, old), after, state)
+                record = jax.tree.map(lambda leaf: jnp.where(going, leaf, 0), record)
             flow = jax.tree.map(jnp.hypot, total["flow"], record["flow"])
-            mean = jax.tree.map(lambda so_far, new: so_far + new / config.eval_every, total, record)
-            return (state, mean | {"flow": flow}), None
+            mean = jax.tree.map(lambda so_far, new: so_far + new / count, total, record)
+            return (after, mean | {"flow": flow}), None
 
         shapes = jax.eval_shape(lambda s: step(s, hyperparameters)[1], state)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (state, record), _ = jax.lax.scan(body, (state, zeros), length=config.eval_every)
-        record["flow"] = jax.tree.map(lambda leaf: leaf / config.eval_every**0.5, record["flow"])
+        (state, record), _ = jax.lax.scan(body, (state, zeros), length=length)
+        record["flow"] = jax.tree.map(lambda leaf: leaf / count**0.5, record["flow"])
         record |= evaluate(state.params)
         return state, record | {"step": state.step, "diverged": state.diverged, "blame": state.blame}
 
@@ -175,7 +186,7 @@ def make_train(config: Config, shards: int = 1) -> Train:
 
     def run(key, hyperparameters):
         state = init(key, hyperparameters)
-        return jax.lax.scan(lambda s, _: chunk(s, hyperparameters), state, length=-(-config.steps // config.eval_every))
+        return jax.lax.scan(lambda s, _: chunk(s, hyperparameters), state, length=-(-config.steps // length))
 
     if shards > 1:
         mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:shards]), (axis_name,))

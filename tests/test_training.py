@@ -344,3 +344,21 @@ def test_a_run_says_whether_its_gradient_was_finite_or_nowhere(value, said, caps
     assert np.isnan(recorded_reach(result)) == (value != 1)
     show(result, Path("runs/x"))
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("steps", "eval_every", "ends"), [(5, 2, [2, 4, 5]), (2, 7, [2])])
+def test_a_run_has_exactly_its_steps(steps, eval_every, ends):
+    """Whatever eval_every is; and each record is the mean over its own steps, as those taken one by one have it."""
+    config = dataclasses.replace(SMALL, cell="rnn", steps=steps, eval_every=eval_every, schedule="constant")
+    state, records = jax.jit(make_train(config).run)(jax.random.key(0), values(config))
+    singly = dataclasses.replace(config, eval_every=1)
+    expected, one_by_one = jax.jit(make_train(singly).run)(jax.random.key(0), values(singly))
+    assert records["step"].tolist() == ends and int(state.step) == steps
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+    starts = [0, *ends[:-1]]
+    means = [np.mean(one_by_one["loss"][a:b]) for a, b in zip(starts, ends, strict=True)]
+    np.testing.assert_allclose(records["loss"], means, rtol=1e-6)
+    flows = [np.asarray(jax.tree.leaves(r["flow"])[0]) for r in (records, one_by_one)]
+    rms = [np.sqrt(np.mean(np.square(flows[1][a:b]), axis=0)) for a, b in zip(starts, ends, strict=True)]
+    np.testing.assert_allclose(flows[0], rms, rtol=1e-5)
