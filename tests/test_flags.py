@@ -45,7 +45,7 @@ BAD = {
     "--config.lr=": "--config.lr=: allowed: a number",
     "--config.lr": "--config.lr",
     "--config.lr=nan": "config.lr=nan; allowed: a finite number above 0",
-    "--config.gain=inf": "config.gain=inf; allowed: finite",
+    "--config.gain=inf": "config.gain=inf; allowed: 0, or a finite number",
     "--config.hidden_size=-3": "config.hidden_size=-3; allowed: 1 or more",
     "--config.steps=1.5": "--config.steps=1.5: allowed: an integer",
     "--config.seed=none": "--config.seed=none: allowed: an integer",
