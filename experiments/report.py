@@ -264,13 +264,13 @@ def _gradient_maps(best):
 
 
 def _over_parts(flow):
-    """sqrt(sum of squares) over the carry parts of each layer: "layer0.c", "layer0.h" -> "layer0"."""
-    squares: dict[str, np.ndarray] = {}
+    """The norm over the carry parts of each layer: "layer0.c", "layer0.h" -> "layer0"."""
+    norms: dict[str, np.ndarray] = {}
     for name in flow:
         if name != "step":
             layer = name.rpartition(".")[0] or name
-            squares[layer] = squares.get(layer, 0) + np.square(np.asarray(flow[name], float))
-    return {"step": flow["step"]} | {name: np.sqrt(value) for name, value in squares.items()}
+            norms[layer] = np.hypot(norms.get(layer, 0), flow[name])
+    return {"step": flow["step"]} | norms
 
 
 def _differences(runs):

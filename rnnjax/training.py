@@ -122,7 +122,8 @@ def make_train(config: Config, shards: int = 1) -> Train:
             lambda g: jnp.where(clipped, g * (1 / scale) * (clip / size), g).astype(g.dtype), gradient
         )
         updates, opt_state = make_optimizer(config, hyperparameters).update(gradient, state.opt_state, state.params)
-        finite = [jnp.isfinite(a) for a in (value, size, scaled_norm(updates)[0])]
+        # The moments count as the update: one that overflows would stop all later steps in silence.
+        finite = [jnp.isfinite(value), jnp.isfinite(size), _all_finite((updates, opt_state))]
         blame = jnp.select([~ok for ok in finite], [1, 2, 3], 0)
         good = (blame == 0) & (state.diverged < 0)
         params, opt_state = jax.tree.map(
@@ -295,6 +296,10 @@ def _check_precision(config: Config) -> None:
 
 def _abstract_model(config: Config, task: Task):
     return nnx.eval_shape(lambda: _model(config, task, jax.random.key(0)))
+
+
+def _all_finite(tree: Any) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(tree)]))
 
 
 def _slice_of_batch(task: Task, batch: Batch, start: Array, size: int) -> Batch:

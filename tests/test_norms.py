@@ -160,10 +160,9 @@ def test_a_horizon_does_not_depend_on_the_size_of_outputs_and_is_nan_where_they_
         assert np.isnan(change(size).horizon)
 
 
-def test_a_clipped_update_does_not_depend_on_the_size_of_the_loss(monkeypatch):
-    """Finite gradients of 1e33 or 1e-30, whose squares float32 cannot hold, are clipped like any other."""
-    config = Config(seq_len=8, cell="rnn", hidden_size=3, batch_size=2, steps=1, eval_every=1, eval_batch=2,
-                    optimizer="sgd", lr=1.0)  # fmt: skip
+def run_of_scaled_loss(monkeypatch, **changes):
+    """`step(size, clip) -> (state before, state after, record)` of a run with `size` times its loss."""
+    config = Config(seq_len=8, cell="rnn", hidden_size=3, batch_size=2, steps=1, eval_every=1, eval_batch=2, **changes)
     scale, task = [1.0], make_task(config)
     loss = lambda outputs, batch: scale[0] * task.loss(outputs, batch)  # noqa: E731
     monkeypatch.setattr(training, "make_task", lambda config: task._replace(loss=loss))
@@ -172,15 +171,30 @@ def test_a_clipped_update_does_not_depend_on_the_size_of_the_loss(monkeypatch):
     state = jax.jit(train.init)(jax.random.key(0), values)
 
     @jax.jit
-    def update(size, clip):
+    def step(size, clip):
         scale[0] = size
-        new, record = train.chunk(state, values | {"clip": clip})
-        return jax.tree.map(lambda a, b: (a - b) / clip, new.params, state.params), new.diverged, record
+        return state, *train.chunk(state, values | {"clip": clip})
 
-    expected, _, plain = update(1.0, 1e-3)
-    for size, clip in ((1e33, 1e-3), (1e-20, 1e-23), (1e20, 1e-3)):
-        found, diverged, record = update(size, clip)
-        assert diverged == -1 and record["clipped"] == 1
-        np.testing.assert_allclose(record["grad_norm"], size * plain["grad_norm"], rtol=1e-4)
+    return step
+
+
+def test_a_clipped_update_does_not_depend_on_the_size_of_the_loss(monkeypatch):
+    """Finite gradients of 1e33 or 1e-20, whose squares float32 cannot hold, are clipped like any other."""
+    step = run_of_scaled_loss(monkeypatch, optimizer="sgd", lr=1.0)
+    before, plain, record = step(1.0, 1e-3)
+    size = record["grad_norm"]
+    for factor, clip in ((1e33, 1e-3), (1e20, 1e-3), (1e-20, 1e-23)):
+        _, after, record = step(factor, clip)
+        assert after.diverged == -1 and record["clipped"] == 1
+        np.testing.assert_allclose(record["grad_norm"], factor * size, rtol=1e-4)
         if clip == 1e-3:  # what is smaller is lost in the sum with the parameters
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3), found, expected)
+            for a, b, start in zip(*(jax.tree.leaves(s.params) for s in (after, plain, before)), strict=True):
+                np.testing.assert_allclose(a - start, b - start, rtol=1e-2, atol=1e-6)
+
+
+def test_moments_that_overflow_are_a_divergence_and_not_a_silent_stop(monkeypatch):
+    """Adam's second moment of a gradient of 1e25 has no float: its updates would be 0 from then on."""
+    step = run_of_scaled_loss(monkeypatch, optimizer="adam")
+    before, after, record = step(1e25, 0.0)
+    assert np.isfinite(record["grad_norm"]) and (after.diverged, training.BLAME[int(after.blame)]) == (0, "update")
+    jax.tree.map(np.testing.assert_array_equal, (before.params, before.opt_state), (after.params, after.opt_state))
