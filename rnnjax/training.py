@@ -122,13 +122,14 @@ def make_train(config: Config, shards: int = 1) -> Train:
             lambda g: jnp.where(clipped, g * (1 / scale) * (clip / size), g).astype(g.dtype), gradient
         )
         updates, opt_state = make_optimizer(config, hyperparameters).update(gradient, state.opt_state, state.params)
-        # The moments count as the update: one that overflows would stop all later steps in silence.
-        finite = [jnp.isfinite(value), jnp.isfinite(size), _all_finite((updates, opt_state))]
+        new = optax.apply_updates(state.params, updates), opt_state
+        # The optimiser's moments count, too: one that overflows would stop all later steps in silence.
+        finite = [jnp.isfinite(value), jnp.isfinite(size), _all_finite(new)]
         blame = jnp.select([~ok for ok in finite], [1, 2, 3], 0)
         good = (blame == 0) & (state.diverged < 0)
         params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(good, new, old),
-            (optax.apply_updates(state.params, updates), opt_state),
+            lambda a, old: jnp.where(good, a, old),
+            new,
             (state.params, state.opt_state),
         )
         first = (blame > 0) & (state.diverged < 0)
