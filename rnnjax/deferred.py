@@ -7,6 +7,8 @@ elementwise, and one matmul takes it to h_{t-1}. All weight gradients are matmul
 afterwards. The elementwise maths is the cell's own, differentiated by JAX: no cell's derivative is written here.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -46,8 +48,9 @@ def _project_first(xs, params, gates) -> bool:
     """
     D = xs.shape[-1]
     H = params["W_h"].shape[0]
-    rows = xs[0, ..., 0].size
-    return jax.default_backend() != "cpu" or D > 4 * H or (rows < 4 and D >= 4)
+    rows = math.prod(xs.shape[1:-1])
+    few = isinstance(rows, int) and rows < 4  # of an exported function they may be a symbol
+    return jax.default_backend() != "cpu" or D > 4 * H or (few and D >= 4)
 
 
 def _differentiable(gates: Gates, hoisted: bool):
@@ -71,7 +74,28 @@ def _differentiable(gates: Gates, hoisted: bool):
         return _backward(gates, hoisted, residuals, *cotangents)
 
     run.defvjp(forward, backward, symbolic_zeros=True)
-    return run
+    # JAX knows no symbolic zeros where it runs a `shard_map` step by step: there, and nowhere else, compile.
+    return jax.jit(run, inline=True) if jax.sharding.get_abstract_mesh().manual_axes else run
+
+
+def all_varying(*trees):
+    """All trees, varying over the mesh axes that any of them varies over.
+
+    Inside `jax.shard_map` a loop's carry must begin as it ends, and a gradient be as its argument is. Elsewhere this
+    does nothing.
+    """
+
+    def axes_of(a):
+        found = getattr(jax.typeof(a), "manual_axis_type", None)  # a young name of JAX's
+        return frozenset() if found is None else found.varying
+
+    axes = frozenset().union(*map(axes_of, jax.tree.leaves(trees)))
+
+    def vary(a):
+        missing = tuple(axes - axes_of(a))
+        return lax.pcast(a, missing, to="varying") if missing else a
+
+    return jax.tree.map(vary, trees)
 
 
 def _after(before, last):
@@ -211,7 +235,10 @@ def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
         dinputs = ds_state @ through_state.T
         for n, d in ds_input.items():
             dinputs = dinputs + d @ W_x[n].T
-    cast = lambda tree, like: jax.tree.map(lambda d, a: d.astype(a.dtype), tree, like)  # noqa: E731
+
+    def cast(tree, like):  # what is real has a real gradient, were the state complex
+        return jax.tree.map(lambda d, a: (d if jnp.iscomplexobj(a) else d.real).astype(a.dtype), tree, like)
+
     return (
         cast(dparams, params),
         cast(dcarry, carry0),
@@ -224,7 +251,8 @@ def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
 
 def _outer(a: Array, b: Array) -> Array:
     """sum over all steps and batch elements of a^T b: `[T, ..., I]`, `[T, ..., J]` -> `[I, J]`."""
-    return a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
+    rows = math.prod(a.shape[:-1])
+    return a.reshape(rows, a.shape[-1]).T @ b.reshape(rows, b.shape[-1])
 
 
 def _is_zero(d) -> bool:

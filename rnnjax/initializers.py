@@ -14,10 +14,16 @@ from rnnjax.types import Array
 
 Initializer = Callable[..., Array]
 
-glorot = jax.nn.initializers.glorot_uniform()
-"""U(-a, a), a^2 = 6 / (fan_in + fan_out): keeps the variance of signals and gradients (Glorot & Bengio 2010)."""
 
-zeros = jax.nn.initializers.zeros
+def glorot(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    """U(-a, a), a^2 = 6 / (fan_in + fan_out): keeps the variance of signals and gradients (Glorot & Bengio 2010)."""
+    draw = jax.nn.initializers.glorot_uniform()
+    return draw(key, shape, dtype) if math.prod(shape) else jnp.zeros(shape, dtype)  # a cell may have no inputs
+
+
+def zeros(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    """0 everywhere."""
+    return jnp.zeros(shape, dtype)
 
 
 def orthogonal(gain: float | Array = 1.0) -> Initializer:

@@ -1,14 +1,15 @@
 """The engine: one function that runs any cell over a sequence, forwards, backwards and differentiably."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rnnjax.cells.check import as_carry
-from rnnjax.deferred import deferred_scan
+from rnnjax.cells.check import as_carry, given_carry, like
+from rnnjax.deferred import all_varying, deferred_scan
 from rnnjax.norms import norm
 from rnnjax.types import Array, Carry, Cell, Params
 
@@ -38,7 +39,7 @@ def unroll(
       cell: the cell.
       params: its parameters, a flat dict.
       xs: `[T, ..., D]`; whatever stands between T and D is batch, none included.
-      carry: the carry before the first step; `cell.initial_carry` by default.
+      carry: the carry before the first step; `cell.initial_carry` by default. Cast to the kind of the cell's own.
       lengths: integers `[...]` from 0 to T, the valid steps of each sequence. The carry stops at a sequence's own
         length (so a length of 0 returns the initial carry) and outputs past it are zero.
       reverse: run from each sequence's own last step to its first. ys keeps the order of xs.
@@ -56,7 +57,8 @@ def unroll(
 
     Returns (the carry after the last step, ys).
 
-    Raises ValueError for an unknown `method` or `outputs`, fewer than one segment, or a length that cannot be.
+    Raises ValueError or TypeError for an unknown `method` or `outputs`, fewer than one segment, a length that cannot
+    be, a dtype that is no float, and a carry, taps or probe that the cell cannot have.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; allowed: {', '.join(METHODS)}")
@@ -72,30 +74,33 @@ def unroll(
         raise ValueError(f"xs has no steps: shape {xs.shape}")
     lengths = clean_lengths(lengths, T, batch_shape)
 
-    carry = cell.initial_carry(batch_shape) if carry is None else carry
-    dtype = jnp.result_type(xs, *jax.tree.leaves(params)) if dtype is None else dtype
-    params, xs, carry = jax.tree.map(lambda a: _cast(a, dtype), (params, xs, carry))
-    mask = None if lengths is None else jnp.arange(T).reshape(T, *[1] * len(batch_shape)) < lengths
+    carry = cell.initial_carry(batch_shape) if carry is None else given_carry(cell, carry, batch_shape)
+    taps, probe = (
+        dummy if dummy is None else like(name, dummy, jax.eval_shape(lambda make=make: make(cell, T, batch_shape)))
+        for name, dummy, make in (("taps", taps, make_taps), ("probe", probe, make_probe))
+    )
+    params, xs, carry = _in_precision(dtype, params, xs, carry)
+    params, xs, carry, lengths, taps, probe = all_varying(params, xs, carry, lengths, taps, probe)
     flip = functools.partial(_flip, lengths=lengths) if reverse else lambda tree: tree
+    mask = None if lengths is None else _valid(lengths, T)
+    xs = zero_past(flip(xs), lengths)  # where padding is not finite, 0 times its gradient would not be either
     run = _scan if method == "scan" or cell.gates is None else deferred_scan
 
     def piece(carry, inputs):
         xs, mask, taps, probe = inputs
         return run(cell, params, carry, xs, mask, taps, probe)
 
-    inputs = (flip(xs), mask, flip(taps), flip(probe))
+    inputs = (xs, mask, flip(taps), flip(probe))
     if segments == 1:
         carry, ys = piece(carry, inputs)
     else:
         carry, ys = _in_segments(piece, carry, inputs, min(segments, T), T)
 
     if outputs == "last":
-        last = flip(xs)[-1] if lengths is None else last_valid(flip(xs), lengths)
+        last = xs[-1] if lengths is None else last_valid(xs, lengths)
         y = cell.output(params, carry, cell.project(params, last))
         return carry, y if lengths is None else jax.tree.map(lambda a: _where(lengths > 0, a, 0), y)
-    if mask is not None:
-        ys = jax.tree.map(lambda a: _where(mask, a, 0), ys)
-    return carry, flip(ys)
+    return carry, flip(zero_past(ys, lengths))
 
 
 def clean_lengths(lengths: Array | None, T: int, batch_shape: tuple[int, ...]) -> Array | None:
@@ -125,6 +130,13 @@ def clean_lengths(lengths: Array | None, T: int, batch_shape: tuple[int, ...]) -
     return jnp.clip(jnp.asarray(lengths, jnp.int32), 0, T)
 
 
+def zero_past(values: Array, lengths: Array | None) -> Array:
+    """`[T, ..., F]`, or a tree of such arrays, with zeros past each sequence's length."""
+    if lengths is None:
+        return values
+    return jax.tree.map(lambda a: _where(_valid(lengths, a.shape[0]), a, 0), values)
+
+
 def last_valid(values: Array, lengths: Array) -> Array:
     """`[T, ..., F]` at each sequence's last valid step, `[..., F]`; the first step where a length is 0."""
     index = jnp.maximum(lengths - 1, 0)[None]
@@ -151,7 +163,8 @@ def make_probe(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
 def _scan(cell, params, carry, xs, mask, taps, probe):
     """`lax.scan` of `cell.step`, differentiated by JAX as it stands."""
     zs = cell.project(params, xs)
-    inside = _size(carry) > 4 * _size(jax.eval_shape(cell.output, params, carry, jax.tree.map(lambda z: z[0], zs)))
+    shown = jax.eval_shape(cell.output, params, carry, jax.tree.map(lambda z: z[0], zs))
+    inside = _features(carry, xs.ndim - 2) > 4 * _features(shown, xs.ndim - 2)
 
     def body(carry, inputs):
         z, mask, tap, probe = inputs
@@ -213,8 +226,23 @@ def _flip(tree, lengths):
     return jax.tree.map(flip, tree)
 
 
+def _valid(lengths, T):
+    """Whether each step `[T, ...]` lies inside its sequence's length."""
+    return jnp.arange(T).reshape(T, *[1] * lengths.ndim) < lengths
+
+
 def _where(mask, a, b):
     return jnp.where(mask.reshape(*mask.shape, *[1] * (a.ndim - mask.ndim)), a, b)
+
+
+def _in_precision(dtype, params, xs, carry):
+    """All three cast to `dtype`, or to what params and xs are in together; where they are integers, the default."""
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(f"dtype is {jnp.dtype(dtype)}; allowed: a floating or complex one")
+    if dtype is None:
+        dtype = jnp.result_type(xs, *jax.tree.leaves(params))
+        dtype = dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(dtype, float)
+    return jax.tree.map(lambda a: _cast(a, dtype), (params, xs, carry))
 
 
 def _cast(a, dtype):
@@ -225,5 +253,6 @@ def _cast(a, dtype):
     return a.astype(real) if jnp.issubdtype(a.dtype, jnp.inexact) else a
 
 
-def _size(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+def _features(tree, batch_dimensions):
+    """How many numbers a sequence has in `tree`."""
+    return sum(math.prod(leaf.shape[batch_dimensions:]) for leaf in jax.tree.leaves(tree))

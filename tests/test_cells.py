@@ -367,6 +367,61 @@ def test_the_engine_says_what_a_step_returned(make):
         unroll(cell, params, normal(T, B, D))
 
 
+# Precision, and a cell without inputs.
+
+
+def test_one_precision_whatever_jax_holds_as_default(cell):
+    """Parameters are drawn in float32; a run is in the precision of parameters and inputs, or in the one asked for."""
+    with jax.enable_x64(True):
+        params = cell.init(jax.random.key(0), D)
+        assert {str(a.dtype) for a in jax.tree.leaves(params)} == {"float32"}
+        for dtype, x, expected in (
+            (None, np.float32, "float32"),
+            (None, np.int32, "float32"),
+            (None, np.float64, "float64"),
+            (jnp.bfloat16, np.float64, "bfloat16"),
+        ):
+            run = jax.eval_shape(
+                lambda p, x, dtype=dtype: unroll(cell, p, x, dtype=dtype), params, normal(T, D).astype(x)
+            )
+            assert {str(a.dtype) for a in jax.tree.leaves(run)} == {expected}, (dtype, x)
+
+
+def test_initialisers_draw_float32_by_default():
+    with jax.enable_x64(True):
+        for name in ("glorot", "zeros", "orthogonal", "identity", "normal", "uniform_sqrt", "constant", "chrono"):
+            initializer = getattr(initializers, name)
+            draw = initializer if name in ("glorot", "zeros") else initializer(*([] if name == "orthogonal" else [3]))
+            assert draw(jax.random.key(0), (H, H)).dtype == jnp.float32, name
+            assert draw(jax.random.key(0), (H, H), jnp.float64).dtype == jnp.float64, name
+
+
+def test_a_cell_without_inputs_runs_by_itself(cell):
+    """D = 0: what a first input of zero does to the cell with one input."""
+    params = cell.init(jax.random.key(0), 0)
+    assert params["W_x"].shape == (0, cell.init(jax.random.key(0), 1)["W_x"].shape[1])
+    one = params | {"W_x": jnp.zeros((1, params["W_x"].shape[1]))}
+
+    @jit
+    def run(params, xs):
+        def loss(params):
+            return jnp.sum(unroll(cell, params, xs, jax.tree.map(lambda a: a + 0.3, cell.initial_carry((B,))))[1] ** 2)
+
+        return jax.value_and_grad(loss)(params)
+
+    value, gradient = run(params, jnp.zeros((T, B, 0)))
+    expected, expected_gradient = run(one, jnp.zeros((T, B, 1)))
+    close(value, expected)
+    close(gradient | {"W_x": 0}, expected_gradient | {"W_x": 0})
+
+
+@pytest.mark.parametrize("size", [0, -1, 4.0])
+def test_a_hidden_size_that_cannot_be_is_refused(size):
+    for make in CELLS.values():
+        with pytest.raises(ValueError, match=f"hidden_size is {size}; allowed: 1, 2, ..."):
+            make(size)
+
+
 # A cell is a value.
 
 

@@ -8,11 +8,13 @@ import functools
 
 import chex
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax.cells import gru, gru_cho, lstm, rnn
+from rnnjax import initializers
+from rnnjax.cells import LSTMCarry, gated, gru, gru_cho, lstm, rnn
 from rnnjax.types import Cell
 from rnnjax.unroll import clean_lengths, make_probe, make_taps, unroll
 
@@ -172,10 +174,15 @@ def methods(cell):
 
 
 def test_lengths_and_reverse_against_trimming_by_hand(cell, problem):
-    """Values, gradients by params, inputs, initial carry and taps, and the probe, by both methods."""
-    p = problem(cell)
+    """Values, gradients by params, inputs, initial carry and taps, and the probe, by both methods.
+
+    What stands in the padding is of no account, were it not finite.
+    """
+    p = params, xs, *rest = problem(cell)
+    padded = np.where((np.arange(T)[:, None] < LENGTHS)[..., None], xs, np.nan)
     runs = [(method, reverse) for method in methods(cell) for reverse in (False, True)]
-    ours = jit(lambda p: [measured(cell, *p, lengths=LENGTHS, method=m, reverse=r) for m, r in runs])(p)
+    run = jit(lambda p: [measured(cell, *p, lengths=LENGTHS, method=m, reverse=r) for m, r in runs])
+    ours = run((params, padded, *rest))
     hand = by_hand(cell)
     expected = [hand(*p, lengths=LENGTHS, reverse=reverse) for reverse in (False, True)]
     for (_, reverse), results in zip(runs, ours, strict=True):
@@ -318,6 +325,145 @@ def test_a_users_own_cell(problem):
     cell = associative_memory(6)
     test_lengths_and_reverse_against_trimming_by_hand(cell, problem)
     test_taps_against_cutting_the_sequence(cell, problem)
+
+
+@pytest.mark.parametrize("cell", PATHS.values(), ids=PATHS)
+def test_integers_stand_for_real_numbers(cell, problem):
+    """In inputs and in the carry: values and gradients by the parameters as for the same numbers, written as floats."""
+    params, xs, carry, dys, _ = problem(cell)
+    xs, carry = (jax.tree.map(lambda a: np.round(3 * a), tree) for tree in (xs, carry))
+
+    @jit
+    def run(xs, carry):
+        def loss(params, method):
+            last, ys = unroll(cell, params, xs, carry, lengths=LENGTHS, method=method)
+            return jnp.sum(ys * dys), (last, ys)
+
+        return [jax.value_and_grad(loss, has_aux=True)(params, method) for method in methods(cell)]
+
+    integers = run(xs.astype(np.int8), jax.tree.map(lambda a: a.astype(np.int32), carry))
+    assert {a.dtype for a in jax.tree.leaves(integers)} == {np.dtype(np.float64)}
+    chex.assert_trees_all_close(integers, run(xs, carry), rtol=1e-12, atol=1e-12)
+
+
+def complex_gated(hidden_size):
+    """A user's cell made of gates with a complex state: a rotation by each unit's own angle, driven by a tanh."""
+
+    def update(params, h, *, s):
+        return h * jnp.exp(1j * params["angle"]) * 0.9 + jnp.tanh(s)
+
+    cell = gated(hidden_size, {"s": lambda s: s}, update, vectors={"angle": initializers.normal(1.0)})
+    return cell._replace(initial_carry=lambda shape: jnp.zeros((*shape, hidden_size), complex))
+
+
+def test_complex_carries_by_both_methods_against_plain_steps():
+    """Values, the gradients of a real loss, and the probe: real, and the norm of what is complex."""
+    cell, rng = complex_gated(H), np.random.default_rng(0)
+    params = jax.tree.map(lambda a: a.astype(float), cell.init(jax.random.key(0), D))
+    xs, h0 = rng.normal(size=(T, B, D)), rng.normal(size=(B, H)) * (1 + 2j)
+
+    def loss_of(ys):
+        return jnp.sum(jnp.abs(ys) ** 2 * jnp.cos(jnp.arange(1.0, T + 1))[:, None, None])
+
+    def plain(params, xs, h, taps):
+        ys = []
+        for x, tap in zip(xs, taps, strict=True):
+            h = cell.step(params, h, cell.project(params, x)) + tap
+            ys.append(h)
+        return loss_of(jnp.stack(ys))
+
+    def run(params, xs, h, taps, probe, method):
+        return loss_of(unroll(cell, params, xs, h, taps=taps, probe=probe, method=method)[1])
+
+    taps, probe = make_taps(cell, T, (B,)), make_probe(cell, T, (B,))
+    expected = jit(jax.value_and_grad(plain, (0, 1, 2, 3)))(params, xs, h0, taps)
+    norms = np.linalg.norm(expected[1][3], axis=-1)
+    for method in ("scan", "deferred"):
+        found = jit(functools.partial(jax.value_and_grad(run, (0, 1, 2, 3, 4)), method=method))
+        value, (*gradients, probed) = found(params, xs, h0, taps, probe)
+        chex.assert_trees_all_close((value, tuple(gradients)), expected, rtol=1e-9, atol=1e-9)
+        assert probed.dtype == np.float64
+        np.testing.assert_allclose(probed, norms, rtol=1e-9)
+    # |dL/dh_t| of h_t = .5j h_{t-1}, where L = Re h_T
+    turn = Cell(lambda key, D: {}, cell.initial_carry, lambda p, h, x: 0.5j * h + 0 * x)
+    end = jax.grad(lambda probe: unroll(turn, {}, np.zeros((3, 1)), probe=probe)[0].real.sum())
+    np.testing.assert_allclose(end(jnp.zeros(3)) / np.sqrt(H), [0.25, 0.5, 1])
+
+
+@pytest.mark.parametrize("cell", [lstm(H), gru_cho(H)], ids=["lstm", "gru_cho"])
+@pytest.mark.parametrize("options", [{}, {"lengths": LENGTHS}, {"carry": 0.3}], ids=["plain", "lengths", "carry"])
+def test_inside_shard_map(cell, options, problem):
+    """Values and gradients, with each carry and each method, though the parameters are the same on all devices."""
+    params, xs, carry, dys, _ = problem(cell)
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    P = jax.sharding.PartitionSpec
+    sequences, batch = P(None, "batch"), P("batch")
+    given = options.get("carry") and carry
+
+    def run(params, xs, dys, carry, lengths):
+        def loss(params, xs, carry, method):
+            last, ys = unroll(cell, params, xs, carry, lengths=lengths, method=method)
+            return jnp.sum(dys * ys), (last, ys)
+
+        return [jax.value_and_grad(loss, (0, 1), has_aux=True)(params, xs, carry, m) for m in methods(cell)]
+
+    args = params, xs, dys, given, options.get("lengths")
+    specs = P(), sequences, sequences, batch, batch
+    shape = [((P(), (batch, sequences)), (P(), sequences))] * len(methods(cell))
+
+    def summed(*args):
+        return [((jax.lax.psum(loss, "batch"), values), gradients) for (loss, values), gradients in run(*args)]
+
+    found = jax.jit(jax.shard_map(summed, mesh=mesh, in_specs=specs, out_specs=shape))(*args)
+    chex.assert_trees_all_close(found, jit(run)(*args), rtol=1e-9, atol=1e-9)
+    # without jit, `shard_map` takes one operation after the other
+    alone = jax.shard_map(
+        lambda *args: unroll(cell, *args), mesh=mesh, in_specs=specs[:2], out_specs=(batch, sequences)
+    )
+    chex.assert_trees_all_close(alone(params, xs), jit(functools.partial(unroll, cell))(params, xs), rtol=1e-9)
+
+
+@pytest.mark.parametrize("cell", PATHS.values(), ids=PATHS)
+def test_export_with_a_symbolic_batch(cell, problem):
+    params, xs, *_ = problem(cell)
+    (b,) = jax.export.symbolic_shape("b")
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params)
+
+    def loss(params, xs):
+        return jnp.sum(unroll(cell, params, xs)[1])
+
+    exported = jax.export.export(jax.jit(jax.value_and_grad(loss)))(shapes, jax.ShapeDtypeStruct((T, b, D), xs.dtype))
+    chex.assert_trees_all_close(exported.call(params, xs), jit(jax.value_and_grad(loss))(params, xs), rtol=1e-9)
+
+
+def test_a_plain_tuple_is_a_carry_of_lstm_as_in_flax(problem):
+    params, xs, carry, *_ = problem(lstm(H))
+    last, ys = unroll(lstm(H), params, xs, tuple(carry))
+    chex.assert_trees_all_equal((last, ys), unroll(lstm(H), params, xs, carry))
+    assert type(last) is LSTMCarry
+
+
+NAMED = {"c": jnp.zeros((B, H)), "h": jnp.zeros((B, H))}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"carry": jnp.zeros((B, H))}, TypeError, "the carry has structure .*; allowed: .*LSTMCarry"),
+        ({"carry": NAMED}, TypeError, "the carry has structure .*'c'.*; allowed: .*LSTMCarry"),
+        ({"carry": (NAMED["c"], jnp.zeros((2, H)))}, ValueError, r"part .h has shape \(2, 4\); allowed: \(3, 4\)"),
+        ({"carry": (NAMED["c"] * 1j, NAMED["h"])}, TypeError, "the carry's part .c is complex64; allowed: float64"),
+        ({"probe": make_probe(lstm(H), T, (1,))}, ValueError, r"probe's part .c has shape \(5, 1\); allowed: \(5, 3\)"),
+        ({"probe": jnp.zeros((T, B))}, TypeError, "probe has structure"),
+        ({"taps": make_taps(lstm(H), T + 1, (B,))}, ValueError, r"part .c has shape \(6, 3, 4\); allowed: \(5, 3, 4\)"),
+        ({"dtype": np.int32}, TypeError, "dtype is int32; allowed: a floating or complex one"),
+    ],
+)  # fmt: skip
+def test_what_the_cell_cannot_take_is_refused(options, error, message):
+    for segments in (1, 2):
+        with pytest.raises(error, match=message) as refused:
+            unroll(lstm(H), lstm(H).init(jax.random.key(0), D), jnp.zeros((T, B, D)), segments=segments, **options)
+        assert len(str(refused.value).splitlines()) == 1
 
 
 def test_errors_say_what_is_allowed():

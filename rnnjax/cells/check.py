@@ -51,7 +51,7 @@ def as_carry(new: Carry, carry: Carry, part: str = "step") -> Carry:
     """
     expected, found = jax.tree.structure(carry), jax.tree.structure(new)
     if expected != found:
-        found, expected = (str(tree).removeprefix("PyTreeDef(").removesuffix(")") for tree in (found, expected))
+        found, expected = _written(found), _written(expected)
         raise TypeError(f"{part} returns a carry of structure {found}; allowed: {expected}, that of initial_carry")
 
     def cast(path, a, old):
@@ -63,6 +63,42 @@ def as_carry(new: Carry, carry: Carry, part: str = "step") -> Carry:
         return a.astype(old.dtype)
 
     return jax.tree.map_with_path(cast, new, carry)
+
+
+def given_carry(cell: Cell, carry: Carry, batch_shape: tuple[int, ...]) -> Carry:
+    """A carry that a caller gave, as the cell's own is: integers become real where it is real, real numbers complex.
+
+    A plain tuple may stand for a NamedTuple. Raises TypeError or ValueError where structure, shape or kind do not fit.
+    """
+    own = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
+
+    def cast(path, a, own):
+        a = a if hasattr(a, "dtype") else jnp.asarray(a)
+        if not fits(a.dtype, own.dtype):
+            raise TypeError(
+                f"the carry's part{path_name(path)} is {a.dtype}; allowed: {own.dtype}, that of initial_carry"
+            )
+        same_kind = fits(own.dtype, a.dtype) and jnp.issubdtype(own.dtype, jnp.inexact)
+        return a if same_kind else a.astype(own.dtype)  # precision is the engine's to choose
+
+    return jax.tree.map_with_path(cast, like("the carry", carry, own), own)
+
+
+def like(name: str, tree: Any, expected: Any) -> Any:
+    """`tree` in the structure of `expected`; raises TypeError or ValueError where structure or shapes differ."""
+    if hasattr(expected, "_fields") and type(tree) in (tuple, list) and len(tree) == len(expected):
+        tree = type(expected)(*tree)
+    found, allowed = jax.tree.structure(tree), jax.tree.structure(expected)
+    if found != allowed:
+        raise TypeError(f"{name} has structure {_written(found)}; allowed: {_written(allowed)}")
+    for (path, a), shape in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(expected), strict=True):
+        if jnp.shape(a) != shape.shape:
+            raise ValueError(f"{name}'s part{path_name(path)} has shape {jnp.shape(a)}; allowed: {shape.shape}")
+    return tree
+
+
+def _written(structure) -> str:
+    return str(structure).removeprefix("PyTreeDef(").removesuffix(")")
 
 
 def fits(dtype, into) -> bool:

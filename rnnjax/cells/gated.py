@@ -44,7 +44,10 @@ def gated(
 
     Returns a `Cell` with parameters W_x, W_h, b `[len(of_input) H]`, b_h for the gates that see the state
     alone, and `vectors`.
+
+    Raises ValueError for a hidden size below 1 or not whole.
     """
+    check_hidden_size(hidden_size)
     names = tuple(activations)
     of_input = names if of_input is None else of_input
     of_state = names if of_state is None else of_state
@@ -87,6 +90,12 @@ def gated(
         return update(params, carry, **{name: activations[name](s[name]) for name in names})
 
     return Cell(init, initial_carry, step, project, gates=gates)
+
+
+def check_hidden_size(hidden_size: int):
+    """Raises ValueError unless it is 1, 2, ..."""
+    if not isinstance(hidden_size, numbers.Integral) or hidden_size < 1:
+        raise ValueError(f"hidden_size is {hidden_size}; allowed: 1, 2, ...")
 
 
 def memoized(factory: Callable[..., Cell]) -> Callable[..., Cell]:

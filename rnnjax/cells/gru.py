@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import gated, memoized, split
-from rnnjax.initializers import constant, glorot, orthogonal, per_gate
+from rnnjax.cells.gated import check_hidden_size, gated, memoized, split
+from rnnjax.initializers import constant, glorot, orthogonal, per_gate, zeros
 from rnnjax.types import Array, Cell, Params
 
 sigmoid = jax.nn.sigmoid
@@ -52,6 +52,7 @@ def gru_cho(hidden_size: int, *, gain: float | Array = 1.0, w_x=glorot, w_h=None
 
     Cho et al. (2014), arXiv:1406.1078. Two matmuls in sequence a step, so it is written as a free-form `step`.
     """
+    check_hidden_size(hidden_size)
     w_h = orthogonal(gain) if w_h is None else w_h
     gates = ("r", "z", "n")
 
@@ -60,7 +61,7 @@ def gru_cho(hidden_size: int, *, gain: float | Array = 1.0, w_x=glorot, w_h=None
         return {
             "W_x": per_gate(w_x, 3)(key_x, (input_size, 3 * hidden_size)),
             "W_h": per_gate(w_h, 3)(key_h, (hidden_size, 3 * hidden_size)),
-            "b": jnp.zeros(3 * hidden_size),
+            "b": zeros(None, (3 * hidden_size,)),
         }
 
     def initial_carry(batch_shape):
