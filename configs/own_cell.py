@@ -1,7 +1,9 @@
 """A cell of your own in twenty lines: a leaky integrator, trained on adding beside the known ones.
 
 python experiments/train.py --config=configs/own_cell.py --workdir=runs/leaky
-python experiments/gradient_flow.py --config=configs/own_cell.py --cells=leaky,rnn,lstm --seq_len=100
+python experiments/gradient_flow.py --config=configs/own_cell.py --cells=leaky,rnn,lstm
+python experiments/gradient_flow.py --config=configs/own_cell.py --runs=runs/leaky
+python experiments/diagnose.py --config=configs/own_cell.py --workdir=runs/leaky
 
 """
 

@@ -31,7 +31,7 @@ def main(_) -> int:
         out = runs.check_own_directory(out, "diagnosis")
         outputs.prepare_devices(config)
         subject = make_subject(config, workdir)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise BadSetting(str(error)) from error
     title = f"{config.cell} on {config.task}, T = {subject.batch.inputs.shape[0]}: " + (
         f"{Path(workdir).name}" if workdir else "at initialisation"

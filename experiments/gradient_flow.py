@@ -2,6 +2,7 @@
 
     python experiments/gradient_flow.py --cells=rnn,lstm,gru --seq_len=200
     python experiments/gradient_flow.py --runs=runs/demo --task=adding
+    python experiments/gradient_flow.py --config=configs/own_cell.py --cells=leaky,rnn      # beside a cell of your own
 
 Prints a table and writes gradient_flow.png and gradient_flow.npz into --out. All of it is |dL/dh_t| of the first layer
 (forwards, if it has two directions), over all parts of its carry, rms over a batch; the median over seeds or runs.
@@ -23,8 +24,18 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import outputs
-from experiments.flags import BadSetting, checked, define_path, define_paths, main_with_errors
+from experiments.flags import (
+    FIELDS,
+    BadSetting,
+    checked,
+    define_config,
+    define_path,
+    define_paths,
+    load_config,
+    main_with_errors,
+)
 from experiments.report import best_settings, find_runs, summarise
+from experiments.tracing import errors_in_one_line
 from rnnjax import intervals, plotting, runs
 from rnnjax.cells import CELLS
 from rnnjax.config import Config, check, hyperparameters, nearest
@@ -93,6 +104,10 @@ def make_profile(config: Config):
             source = jnp.arange(T)[:, None] - (T - batch.lengths)
             norm = jnp.where(source >= 0, jnp.take_along_axis(norm, jnp.maximum(source, 0), axis=0), 0)
         return rms_over_batch(norm, config.batch_size)
+
+    with errors_in_one_line(config):
+        key = jax.random.key(0)
+        jax.eval_shape(profile, jax.eval_shape(init, key), key)
 
     def initial(seed):
         return np.asarray(profile(init(jax.random.key(seed)), purpose_key(Purpose.DIAGNOSIS, seed)))
@@ -183,20 +198,23 @@ def _config(run):
 
 
 def main(_) -> int:
+    base = load_config()  # with --runs too: the file may hold their cell
     cells = CELLS_FLAG.value
     for cell in cells or ():
         if cell not in CELLS:
             raise BadSetting(f"--cells={cell}: unknown cell{nearest(cell, CELLS) or ';'} cells: {', '.join(CELLS)}")
     try:
         trained = find_trained(RUNS.value, TASK.value, SEQ_LEN.value) if RUNS.value else {}
-        config = _base_config(trained)
+        config = _base_config(base, trained)
         out = runs.check_own_directory(OUT.value, "gradient_flow")
-        for cell in cells or trained or DEFAULT_CELLS:
+        named = flags.FLAGS["config"].present or flags.FLAGS["config.cell"].present
+        cells = cells or list(trained) or ([base.cell] if named else DEFAULT_CELLS)
+        for cell in cells:
             check(dataclasses.replace(config, cell=cell))
     except ValueError as error:
         raise BadSetting(str(error)) from error
     outputs.prepare_devices(config)
-    compared = compare(cells or list(trained) or DEFAULT_CELLS, config, SEEDS.value, trained)
+    compared = compare(cells, config, SEEDS.value, trained)
     runs.own_directory(out, "gradient_flow")
     plotting.gradient_profiles({c.cell: (c.initial, c.trained) for c in compared}, out / "gradient_flow.png")
     arrays = {f"{c.cell}.initial": c.initial for c in compared}
@@ -207,16 +225,17 @@ def main(_) -> int:
     return runs.EXIT_DONE
 
 
-def _base_config(trained):
-    """Of the cells that were not trained: the flags, or else the problem and size of the runs."""
+def _base_config(base, trained):
+    """Of the cells that were not trained: --config and the flags, or else the problem and size of the runs."""
     given = {"task": TASK.value, "seq_len": SEQ_LEN.value, "hidden_size": HIDDEN_SIZE.value, "batch_size": BATCH.value}
     given = {name: value for name, value in given.items() if value is not None}
     if not trained:
-        return Config(**given)
+        return dataclasses.replace(base, **given)
     like, _ = next(iter(trained.values()))[0]
-    for name in ("hidden_size", "batch_size"):
-        if name in given:
-            raise ValueError(f"--{name}={given[name]}: allowed: without --runs, which have their own")
+    set_ = {name: given[name] for name in ("hidden_size", "batch_size") if name in given}
+    set_ |= {f"config.{name}": getattr(base, name) for name in FIELDS if flags.FLAGS[f"config.{name}"].present}
+    for name, value in set_.items():
+        raise ValueError(f"--{name}={value}: allowed: without --runs, which have their own")
     own = ("activation", "peepholes", "coupled", "gain", "forget_bias")  # of one cell
     return dataclasses.replace(like, chrono=False, **dict.fromkeys(own))
 
@@ -224,11 +243,14 @@ def _base_config(trained):
 DEFAULT_CELLS = ["rnn", "lstm", "gru"]
 
 if __name__ == "__main__":
-    CELLS_FLAG = flags.DEFINE_list("cells", None, "cells to compare; by default those of --runs, or rnn,lstm,gru")
-    TASK = flags.DEFINE_string("task", None, "whose loss; adding by default, or the runs'")
-    SEQ_LEN = flags.DEFINE_integer("seq_len", None, "T; 100 by default, or the runs'")
-    HIDDEN_SIZE = flags.DEFINE_integer("hidden_size", None, "H; 128 by default; runs have their own")
-    BATCH = flags.DEFINE_integer("batch_size", None, "B; 32 by default; runs have their own")
+    define_config()
+    CELLS_FLAG = flags.DEFINE_list(
+        "cells", None, "cells to compare; by default those of --runs, or that of --config, or rnn,lstm,gru"
+    )
+    TASK = flags.DEFINE_string("task", None, "--config.task, or which of the runs")
+    SEQ_LEN = flags.DEFINE_integer("seq_len", None, "--config.seq_len, or which of the runs")
+    HIDDEN_SIZE = flags.DEFINE_integer("hidden_size", None, "--config.hidden_size; runs have their own")
+    BATCH = flags.DEFINE_integer("batch_size", None, "--config.batch_size; runs have their own")
     SEEDS = flags.DEFINE_integer("seeds", 5, "initialisations a cell", lower_bound=1)
     RUNS = define_paths("runs", "trained: run directories, sweeps or parents of them; the best setting a cell")
     OUT = define_path("out", "runs/gradient_flow", "the directory for the figure and the arrays")

@@ -182,16 +182,22 @@ def sources(config: Config) -> dict[str, Source]:
 def trained_config(workdir: str | os.PathLike) -> Config:
     """The config of a run directory whose parameters are to be read, not yet checked; nothing is executed.
 
-    Raises RunRefused, in one line that names the file, where it is damaged or of another version of this program, or
-    where the run was made from other sources than are there now.
+    Raises RunRefused, in one line that names the file, where it is damaged or of another version of this program,
+    where its cell or task is a user's own that --config would define, or where it was made from other sources than now.
     """
     record = runs.read_config(workdir)
     try:
         config = Config(**record["config"])
     except TypeError as error:
         raise runs.RunRefused(f"{workdir}/config.json is of another version of this program: {error}") from None
-    if config.cell in CELLS and config.task in TASKS:  # else the check of the config says so
-        runs.check_sources(workdir, sources(config))
+    for kind, table in (("cell", CELLS), ("task", TASKS)):
+        name = f"{kind} {getattr(config, kind)!r}"
+        if getattr(config, kind) not in table:
+            file = record.get("sources", {}).get(name, {}).get("file", "FILE")
+            raise runs.RunRefused(
+                f"{workdir} is of {name}, which is not in the library: add --config={file}, the file that defines it"
+            )
+    runs.check_sources(workdir, sources(config))
     return config
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -17,8 +18,9 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import gradient_flow, report  # noqa: E402
+from experiments import flags, gradient_flow, lanes, outputs, report  # noqa: E402
 from rnnjax import runs  # noqa: E402
+from rnnjax.cells import CELLS  # noqa: E402
 from rnnjax.config import Config, hyperparameters  # noqa: E402
 from rnnjax.keys import Purpose, purpose_key  # noqa: E402
 from rnnjax.training import make_train  # noqa: E402
@@ -247,3 +249,26 @@ def test_trained_runs_are_those_of_the_best_setting_and_of_one_problem(sweep, tm
 def test_the_table_of_gradient_flow_tells_tiny_zero_and_not_finite_apart(profile, reach, ratio):
     compared = [gradient_flow.Compared("rnn", np.array([profile] * 3, "f"), None)]
     assert [next(column.cells) for column in gradient_flow.table(compared).columns] == ["rnn", reach, ratio]
+
+
+def test_a_run_of_an_own_cell_is_found_again_with_its_config(tmp_path, monkeypatch):
+    """gradient_flow.py --runs beside a cell of the library; without --config every reader says which file it needs."""
+    file = tmp_path / "own.py"
+    file.write_text((ROOT / "configs/own_cell.py").read_text())
+    monkeypatch.setitem(CELLS, "leaky", None)  # put back as it was afterwards
+    flags.config_of_file(str(file))
+    config = Config(cell="leaky", seq_len=6, hidden_size=4, batch_size=2, steps=2, eval_every=2, eval_batch=2)
+    run, result = tmp_path / "run", tmp_path / "out"
+    assert lanes.run_sweep([config], run, types.SimpleNamespace(requested=False))
+    command = [sys.executable, str(ROOT / "experiments/gradient_flow.py"), f"--config={file}", f"--runs={run}"]
+    options = ["--cells=leaky,rnn", "--seeds=1", f"--out={result}"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    arrays = runs.load_arrays(result / "gradient_flow.npz")
+    assert {name: array.shape for name, array in arrays.items()} == {
+        "leaky.initial": (1, 6), "leaky.trained": (1, 6), "rnn.initial": (1, 6)
+    }  # fmt: skip
+    trial = lanes.trial_directory(run, config)
+    monkeypatch.delitem(CELLS, "leaky")
+    with pytest.raises(runs.RunRefused, match=rf"cell 'leaky', which is not in the library: add --config={file}, the"):
+        outputs.trained_config(trial)
