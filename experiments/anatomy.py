@@ -157,7 +157,7 @@ def numbers(collected: Any, scores: Sequence[float | None]) -> list[Measures]:
 
 def table(rows: dict[tuple[str, str], Row]) -> str:
     """Markdown: for each task a table with two lines a network, at the start and trained."""
-    parts = ["# Gradient anatomy", "", f"{NOTES} {about_verdicts()} {seeds.about_medians()}"]
+    parts = ["# Gradient anatomy", "", f"{NOTES}\n{about_verdicts()}\n{seeds.about_medians()}"]
     header = " | ".join(name.replace("|", "\\|") for name in (*COLUMNS, "verdict"))
     for task in TASKS:
         steps = rows[task, next(iter(ROWS))]["start"][0]["steps"]
@@ -176,7 +176,7 @@ def about_verdicts() -> str:
     if k > n:
         return f"verdict: undecided, as {n} seeds are too few for one."
     return (
-        f"verdict: what at least {k} of {n} seeds say, so that at 95 % (exact sign test) more than half of all seeds "
+        f"verdict: what at least {k} of {n} seeds say, so that at 95 % (exact sign test) more than half of all seeds\n"
         "would; else undecided, with the count of each."
     )
 

@@ -46,7 +46,12 @@ def read_results(trials: Sequence[Config], workdir: str | Path) -> list[dict[str
     return [r | {"score": _worst(r), "solved_at": None} if _diverged(r) else r for r in results]
 
 
-def with_interval(values: Sequence[float], show: Callable[[float], str] = "{:.2g}".format) -> str:
+def two_digits(value: float) -> str:
+    """Two digits of a number, and all those before the point."""
+    return f"{value:.0f}" if 100 <= abs(value) < 1e5 else f"{value:.2g}"
+
+
+def with_interval(values: Sequence[float], show: Callable[[float], str] = two_digits) -> str:
     """`median [low, high]` over seeds; the median alone where the ends are no other."""
     texts = [show(v) for v in (intervals.median(values), *intervals.median_interval(values))]
     return texts[0] if len(set(texts)) == 1 else f"{texts[0]} [{texts[1]}, {texts[2]}]"

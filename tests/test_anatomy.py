@@ -88,6 +88,7 @@ def test_what_is_not_finite_shows_in_the_table_and_in_the_figure():
     assert seeds.with_interval([math.nan, *values[1:]]) == "nan [0.3, 1.1]"
     assert seeds.with_interval([math.inf] * 7 + values[:5]) == "inf [0.3, inf]"
     assert seeds.with_interval([2.0] * 12) == "2"
+    assert seeds.with_interval([204.4] * 3 + [1.25e-7] * 9) == "1.2e-07 [1.2e-07, 204]"
     profiles = np.ones((12, 4))
     profiles[0, 0] = profiles[:3, 1] = np.nan  # one seed cannot move the interval, three can
     profiles[:7, 2] = np.inf
