@@ -43,7 +43,7 @@ from experiments.benchmark_tables import (
     show_times,
     title,
 )
-from experiments.benchmark_trials import torch_trials, trials
+from experiments.benchmark_trials import CELLS, check_workdir, torch_trials, trials
 from experiments.benchmark_turns import (
     Seat,
     check_seats,
@@ -89,20 +89,13 @@ flags.DEFINE_string("child", "", "Used by the benchmark itself: what this proces
 PACKAGES = ("rnnjax", "jax", "jaxlib", "flax", "dm-haiku", "equinox", "keras", "torch", "numpy")
 
 
-def main(_):
-    if FLAGS.child:
-        task = json.loads(FLAGS.child)
-        children = {"serve": serve, "memory": memory_point, "first_step": first_step}
-        children |= {"costs": measure_costs, "torch_trials": torch_trials}
-        return children[task.pop("do")](**task)
-    unknown = set(FLAGS.suite) - set(SUITES)
-    if unknown:
-        raise app.UsageError(f"unknown suite {', '.join(unknown)}; allowed: {', '.join(SUITES)}")
+def main(_) -> int:
+    check_flags()
     if FLAGS.threads == "1":
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the workers inherit it
     from rnnjax.directories import own_directory  # here: the children of other libraries have no JAX
 
-    out = own_directory(FLAGS.out, "benchmark")
+    out = own_directory(os.path.expanduser(FLAGS.out), "benchmark")
     results, report = {"machine": machine()}, []
     suites = {"layers": layers, "sweep": sweep, "trials": trials, "diagnostics": diagnostics}
     suites |= {"costs": costs_of_diagnostics, "memory": memory, "startup": startup}
@@ -116,6 +109,37 @@ def main(_):
         if suite == "layers":
             plot_layers(results["layers"], out / "layers.png")
     print(f"wrote {out}/results.json, {out}/tables.md")
+    return 0
+
+
+def child(_) -> None:
+    """What one of the benchmark's own processes does: without JAX, if it is another library's."""
+    task = json.loads(FLAGS.child)
+    children = {"serve": serve, "memory": memory_point, "first_step": first_step}
+    children |= {"costs": measure_costs, "torch_trials": torch_trials}
+    children[task.pop("do")](**task)
+
+
+def check_flags() -> None:
+    """Raises UsageError, in one line, for what no suite can run: before the first of them begins."""
+    from rnnjax.config import nearest
+
+    tables = {"suite": SUITES, "cells": CELLS, "contenders": tuple(peers.LAYERS)}
+    for name, allowed in tables.items():
+        for value in FLAGS[name].value:
+            if value not in allowed:
+                hint = nearest(value, allowed) or ";"
+                raise app.UsageError(f"--{name}={value}: unknown{hint} allowed: {', '.join(allowed)}")
+    for name in ("shapes", "sweep_shapes", "diagnostics_shapes"):
+        for shape in FLAGS[name].value:
+            parse_case("lstm", shape, name)
+    for name in ("costs_shape", "startup_shape"):
+        parse_named(FLAGS[name].value, name)
+    for length in FLAGS.memory_lengths:
+        if not length.isdigit() or int(length) < 1:
+            raise app.UsageError(f"--memory_lengths={length}: allowed: whole numbers above 0")
+    if "trials" in FLAGS.suite:
+        check_workdir()
 
 
 def machine() -> dict:
@@ -341,18 +365,25 @@ def first_step(name, case):
     os._exit(0)  # the step is done: taking the process down is not part of it
 
 
-def parse_named(text):
+def parse_named(text, flag="shape"):
     """The case that CELL:BxTxIxH names, such as lstm:32x200x2x64."""
     cell, _, shape = text.partition(":")
-    return parse_case(cell, shape)
+    if cell not in CELLS:
+        raise app.UsageError(f"--{flag}={text}: allowed: CELL:BxTxIxH with CELL one of {', '.join(CELLS)}")
+    return parse_case(cell, shape, flag)
 
 
-def parse_case(cell, shape):
-    try:
-        return peers.Case(cell, *map(int, shape.split("x")))
-    except (TypeError, ValueError):
-        raise app.UsageError(f"shape {shape!r}; write BxTxIxH, such as 32x200x2x64") from None
+def parse_case(cell, shape, flag="shape"):
+    sizes = shape.split("x")
+    if len(sizes) != 4 or not all(size.isdigit() and int(size) > 0 for size in sizes):
+        raise app.UsageError(f"--{flag}={shape}: allowed: BxTxIxH, four whole numbers above 0, such as 32x200x2x64")
+    return peers.Case(cell, *map(int, sizes))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    if any(argument.startswith("--child=") for argument in sys.argv):
+        child(FLAGS(sys.argv))
+    else:
+        from experiments.flags import main_with_errors
+
+        main_with_errors(main)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import pathlib
 import statistics
 import subprocess
@@ -23,6 +24,12 @@ flags.DEFINE_string("trials_workdir", "", "Keep the sweep here, for a report; a 
 FLAGS = flags.FLAGS
 
 
+def check_workdir() -> None:
+    """Raises UsageError where the sweep that is to be timed is there already."""
+    if FLAGS.trials_workdir and pathlib.Path(FLAGS.trials_workdir).expanduser().exists():
+        raise app.UsageError(f"--trials_workdir={FLAGS.trials_workdir} is there already; allowed: a folder to be made")
+
+
 def trials() -> tuple[dict, list[str]]:
     """The suite: cells x learning rates x seeds on adding; (raw results, lines of markdown)."""
     settings = {"seq_len": FLAGS.trials_length, "hidden_size": 32, "batch_size": 32, "steps": FLAGS.trials_steps}
@@ -33,9 +40,7 @@ def trials() -> tuple[dict, list[str]]:
     count = math.prod(len(values) for values in axes.values())
     alone = {}
     with tempfile.TemporaryDirectory() as folder:
-        workdir = FLAGS.trials_workdir or f"{folder}/sweep"
-        if pathlib.Path(workdir).exists():
-            raise app.UsageError(f"--trials_workdir={workdir} is there already; allowed: a folder to be made")
+        workdir = os.path.expanduser(FLAGS.trials_workdir) or f"{folder}/sweep"
         sweep = _launch("sweep", *options, *grid, f"--workdir={workdir}")
         results = [(*_settings(p), _score(p)) for p in pathlib.Path(workdir, "trials").iterdir()]
         for cell, seed in itertools.product(CELLS, range(FLAGS.trials_alone)):

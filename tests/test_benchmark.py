@@ -9,11 +9,14 @@ import sys
 import jax
 import numpy as np
 import pytest
+from absl import app
+from absl.testing import flagsaver
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import benchmark_costs, benchmark_tables, peers  # noqa: E402
+from experiments import benchmark, benchmark_costs, benchmark_tables, peers  # noqa: E402
+from experiments.flags import main_with_errors  # noqa: E402
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 LIBRARIES = {"haiku": "haiku", "equinox": "equinox", "keras": "keras", "torch": "torch"}
@@ -62,6 +65,42 @@ def test_benchmark_writes_results_tables_and_figure(tmp_path):
     assert set(ways) == {"call", "scan"} and all(len(w["seconds"]) == 1 for w in ways.values())
     assert "rnn (2, 3, 2, 4)" in (tmp_path / "tables.md").read_text()
     assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
+
+
+BAD = {
+    "--suite=layer,memory": "--suite=layer: unknown; did you mean 'layers'? allowed: layers, sweep, trials",
+    "--cells=LSTM": "--cells=LSTM: unknown; did you mean 'lstm'? allowed: rnn, lstm, gru",
+    "--shapes=32x200": "--shapes=32x200: allowed: BxTxIxH, four whole numbers above 0",
+    "--sweep_shapes=0x1x2x3": "--sweep_shapes=0x1x2x3: allowed: BxTxIxH",
+    "--costs_shape=cnn:1x2x3x4": "--costs_shape=cnn:1x2x3x4: allowed: CELL:BxTxIxH with CELL one of rnn, lstm, gru",
+    "--memory_lengths=1e3": "--memory_lengths=1e3: allowed: whole numbers above 0",
+    "--trials_workdir=.": "--trials_workdir=. is there already",
+    "--rounds=0": "--rounds",
+    "--wrong": "unknown flag --wrong",
+    "--only_check_args": "unknown flag --only_check_args",
+}
+
+
+@pytest.mark.parametrize("argument", BAD)
+def test_a_bad_flag_is_one_line_before_anything_is_timed(argument, flags_of_the_benchmark, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main_with_errors(benchmark.main, ["benchmark.py", argument])
+    err = capsys.readouterr().err
+    assert exit_.value.code == 2 and err.count("\n") == 1 and BAD[argument] in err
+
+
+def test_help_is_no_error(flags_of_the_benchmark, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main_with_errors(benchmark.main, ["benchmark.py", "--help"])
+    assert exit_.value.code == 0 and capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def flags_of_the_benchmark():
+    """The process's own, as they were afterwards."""
+    app.define_help_flags()
+    with flagsaver.flagsaver():
+        yield
 
 
 def test_every_diagnostic_has_a_price():
