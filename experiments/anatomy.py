@@ -231,7 +231,7 @@ def _text(measures, field):
         return "–"
     if field == "reach":
         return seeds.with_interval(values, lambda v: f">= {steps}" if v >= steps else f"{v:g}")
-    return seeds.with_interval(values)
+    return seeds.with_interval(values, "{:.3g}".format) if field == "score" else seeds.with_interval(values)
 
 
 def _stack(trees):

@@ -97,3 +97,12 @@ def test_what_is_not_finite_shows_in_the_table_and_in_the_figure():
     at = {back: sorted(set(band[band[:, 0] == back][:, 1])) for back in range(4)}  # steps back from the last
     assert at == {0: [1], 1: [1, 1e3], 2: [1e-8, 1e3], 3: [1]}
     np.testing.assert_array_equal(line, [1, 1e3, 1, 1])
+
+
+def test_a_score_has_three_digits_and_a_reach_says_where_it_ends_with_the_sequence():
+    measures = [{"score": 0.2864, "reach": float(reach), "ratio": 0.2864, "steps": 50} for reach in [20] * 6 + [50] * 6]
+    assert [anatomy._text(measures, name) for name in ("score", "ratio", "reach")] == [
+        "0.286",
+        "0.29",
+        "35 [20, >= 50]",
+    ]
