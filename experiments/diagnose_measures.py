@@ -23,7 +23,7 @@ from rnnjax.diagnostics.paths import flow_by_path
 from rnnjax.diagnostics.recurrent_matrix import gate_blocks, recurrent_matrix
 from rnnjax.diagnostics.sensitivity import frobenius_sensitivity, spectral_sensitivity
 from rnnjax.diagnostics.triage import Diagnosis, diagnose
-from rnnjax.diagnostics.units import carry_names, record_units, summarise_units
+from rnnjax.diagnostics.units import carry_names, layer_names, record_units, summarise_units
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.norms import rms
 from rnnjax.tasks.common import cross_entropy
@@ -56,12 +56,9 @@ def measure(subject: Subject, finite: bool = True) -> dict[str, Section]:
 def _gradient(s: Subject) -> Section:
     T = s.batch.inputs.shape[0]
     norms = jax.jit(lambda taps: gradient_flow(loss_of_taps(s), taps).norm)(s.model.make_taps(T, (B,)))
-    lines = {}
-    for k, layer in enumerate(norms):
-        directions = zip(("forward ", "backward "), layer, strict=True) if s.config.bidirectional else (("", layer),)
-        for direction, parts in directions:
-            for name, leaf in zip(carry_names(parts), jax.tree.leaves(parts), strict=True):
-                lines[f"layer {k} {direction}{name}"] = np.asarray(rms_over_batch(leaf, B))
+    names = [name.replace("layer", "layer ").replace(".", " ") for name in layer_names(norms, s.config.bidirectional)]
+    profiles = [np.asarray(rms_over_batch(leaf, B)) for leaf in jax.tree.leaves(norms)]
+    lines = dict(zip(names, profiles, strict=True))
     draw = lambda **o: plots.lines_over_steps(lines, ylabel="$|dL/dh_t|$, rms over sequences", **o)  # noqa: E731
     return Section(lines, [("Gradient of the task's loss by each state", draw)])
 
@@ -142,7 +139,8 @@ def _credit(s: Subject) -> Section:
     if every and s.config.num_layers == 1 and not s.config.bidirectional:
 
         def losses(ys):
-            return cross_entropy(s.model.readout(ys), s.batch.targets[: s.steps])
+            outputs = s.model(s.batch.inputs[: s.steps], first_outputs=ys)
+            return cross_entropy(outputs, s.batch.targets[: s.steps])
 
         name, caption = "$|dL_t/dh_s|$", "Credit: how the loss of step t reaches the state of step s"
         left_out = ""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from rnnjax import runs
 from rnnjax.config import Config, hyperparameters
-from rnnjax.diagnostics.triage import Layer
+from rnnjax.diagnostics.triage import Layer, stack_layers
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.training import Train, make_train
 from rnnjax.types import Array, Batch
@@ -52,20 +52,8 @@ def sample(config: Config, train: Train) -> Batch:
 def subject_of(config: Config, train: Train, params: Any, batch: Batch) -> Subject:
     """The model with these parameters, tracers allowed."""
     model = train.model(params)
-    steps = batch.inputs.shape[0] if batch.lengths is None else int(batch.lengths.min())
-    return Subject(config, train, model, batch, layers_of(model, batch, steps), steps)
-
-
-def layers_of(model, batch: Batch, steps: int) -> list[Layer]:
-    """Each recurrent layer (of two directions the forward one) and the first `steps` inputs that it sees."""
-    xs = batch.inputs if model.encoder is None else model.encoder(batch.inputs)
-    layers = []
-    for layer in model.stack.layers:
-        forward = getattr(layer, "forward_rnn", layer)
-        params = {name: value[...] for name, value in forward.weights.items()}
-        layers.append(Layer(forward.cell, params, xs[:steps]))
-        xs = _through(model.stack, layer, xs, batch.lengths)
-    return layers
+    layers = stack_layers(model, batch.inputs, batch.lengths)
+    return Subject(config, train, model, batch, layers, layers[0].xs.shape[0])
 
 
 def loss_of_taps(s: Subject) -> Callable:
@@ -74,33 +62,16 @@ def loss_of_taps(s: Subject) -> Callable:
 
 
 def loss_above(s: Subject) -> Callable:
-    """ys `[T, B, H]` of the first layer -> the task's loss: the rest of the model, as SequenceModel runs it."""
-    model, batch = s.model, s.batch
+    """ys `[T, B, H]` of the first layer -> the task's loss: what the rest of the model makes of them."""
+    batch = s.batch
 
     def loss(ys):
-        T, lengths = ys.shape[0], batch.lengths
-        valid = None if lengths is None else (jnp.arange(T)[:, None] < lengths)[..., None]
-        ys = ys if valid is None else jnp.where(valid, ys, 0)
-        first = first_inputs(s)
-        if model.stack.residual and first.shape[-1] == ys.shape[-1]:
-            ys = ys + first
-        for layer in list(model.stack.layers)[1:]:
-            ys = _through(model.stack, layer, ys, lengths)
-        if model.steps_read == "mean":
-            ys = jnp.sum(ys if valid is None else jnp.where(valid, ys, 0), axis=0)
-            ys = ys / (T if lengths is None else lengths[:, None])
-        elif model.steps_read == "last":
-            ys = ys[-1] if lengths is None else ys[lengths - 1, jnp.arange(ys.shape[1])]
-        return s.train.task.loss(model.readout(ys), batch)
+        return s.train.task.loss(s.model(batch.inputs, lengths=batch.lengths, first_outputs=ys), batch)
 
     return loss
 
 
 def first_inputs(s: Subject) -> Array:
-    """What the first layer sees, all steps `[T, B, D]`."""
-    return s.batch.inputs if s.model.encoder is None else s.model.encoder(s.batch.inputs)
-
-
-def _through(stack, layer, xs, lengths):
-    ys = layer(xs, seq_lengths=lengths)
-    return ys + xs if stack.residual and ys.shape[-1] == xs.shape[-1] else ys
+    """What the first layer reads, all steps `[T, B, D]`."""
+    *_, read = s.model(s.batch.inputs, lengths=s.batch.lengths, return_inputs=True)
+    return read[0]

@@ -16,6 +16,7 @@ from rnnjax import language, plotting, runs
 from rnnjax.cells import CELLS
 from rnnjax.config import Config
 from rnnjax.diagnostics.gradient_flow import gradient_fault, gradient_reach, total_norm
+from rnnjax.diagnostics.units import layer_names
 from rnnjax.files import printable
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.sources import Source, source_of, source_of_data
@@ -38,17 +39,13 @@ def metrics_row(record: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def flow_row(record: dict[str, Any]) -> dict[str, np.ndarray]:
+def flow_row(record: dict[str, Any], bidirectional: bool = False) -> dict[str, np.ndarray]:
     """|dL/dh_t| `[T]` by name, such as `layer0.c` or `layer1.backward.h`, with the step; {} if none was recorded."""
-    if not record["flow"]:
+    flow = record["flow"]
+    if not flow:
         return {}
-    row = {"step": np.asarray(record["step"])}
-    for layer, parts in enumerate(record["flow"]):
-        for path, norm in jax.tree_util.tree_leaves_with_path(parts):
-            names = [f".{key.name}" if hasattr(key, "name") else (".forward", ".backward")[key.idx] for key in path]
-            names = names if any(hasattr(key, "name") for key in path) else [*names, ".h"]
-            row[f"layer{layer}{''.join(names)}"] = np.asarray(norm)
-    return row
+    norms = map(np.asarray, jax.tree.leaves(flow))
+    return {"step": np.asarray(record["step"])} | dict(zip(layer_names(flow, bidirectional), norms, strict=True))
 
 
 def stack_rows(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -85,7 +82,8 @@ def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.n
         "seconds": round(seconds, 2),
         "steps_per_second": round(rows[-1]["step"] / seconds, 1) if seconds else None,
     }
-    first_layer = [array[-1] for name, array in flow.items() if name.startswith("layer0") and "backward" not in name]
+    of_first = "layer0.forward." if config.bidirectional else "layer0."
+    first_layer = [array[-1] for name, array in flow.items() if name.startswith(of_first)]
     if first_layer:
         profile = total_norm([jnp.asarray(norm) for norm in first_layer])
         fault = gradient_fault(profile)

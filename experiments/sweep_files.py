@@ -100,7 +100,7 @@ def publish(
         if run is None:
             return
         runs.append_rows(run, [outputs.metrics_row(record) for record in records])
-        flow = outputs.stack_rows([row for record in records if (row := outputs.flow_row(record))])
+        flow = outputs.stack_rows([row for record in records if (row := outputs.flow_row(record, trial.bidirectional))])
         if flow:
             runs.save_arrays(run.path / "gradient_flow.npz", flow)
         outputs.write_trained(run, trial, train, params, flow, seconds, stopped)

@@ -100,7 +100,7 @@ def train_run(config: Config, run: runs.Run, traced: Traced, stop) -> dict | Non
             done = int(record["step"])
             row = outputs.metrics_row(record)
             runs.append_rows(run, [row])
-            if flow := outputs.flow_row(record):
+            if flow := outputs.flow_row(record, config.bidirectional):
                 flow_rows.append(flow)
             report(row, train.task.score)
             if time.monotonic() - saved > SAVE_SECONDS.value and done < config.steps:

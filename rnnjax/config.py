@@ -5,9 +5,12 @@ import difflib
 import functools
 import inspect
 
+import jax
+
 from rnnjax.cells import CELLS
 from rnnjax.cells.check import check_cell
-from rnnjax.diagnostics.forward_mode import gradient_of
+from rnnjax.diagnostics.forward_mode import check_gradient
+from rnnjax.diagnostics.penalties import orthogonal
 from rnnjax.tasks import TASKS, check_causal
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
@@ -114,8 +117,7 @@ def check(config: Config) -> None:
         _require(config, "embedding_size", lambda v: 1 <= v < 2**31, "1 or more, below 2^31")
     if config.min_seq_len is not None:
         _require(config, "min_seq_len", lambda v: 1 <= v <= config.seq_len, f"in [1, seq_len={config.seq_len}]")
-    gradient_of(config.gradient)
-    changed = [name for name in PENALTIES if getattr(config, name)] + ["gradient"] * (config.gradient != "bptt")
+    changed = [name for name in PENALTIES if getattr(config, name)]
     if config.bidirectional and changed:
         raise ValueError(f"{changed[0]}={getattr(config, changed[0])!r} reads forwards; allowed: bidirectional=False")
     for setting, other, idle, allowed in IDLE:
@@ -135,6 +137,11 @@ def check(config: Config) -> None:
         raise ValueError(
             f"residual=True changes nothing with num_layers=1 and inputs {width} wide; allowed: num_layers of 2 or more"
         )
+    options = {name: getattr(config, name) for name in ("method", "segments", "cotangent_clip", "bidirectional")}
+    check_gradient(config.gradient, **options)
+    if config.orthogonality:
+        cell = make_cell(config)
+        jax.eval_shape(lambda key: orthogonal(cell, cell.init(key, 1)), jax.random.key(0))  # which matrices it has
 
 
 def make_task(config: Config):

@@ -10,9 +10,10 @@ from flax import nnx
 from flax.nnx.nn.recurrent import flip_sequences
 
 from rnnjax.cells.check import check_cell
-from rnnjax.diagnostics.forward_mode import gradient_of
+from rnnjax.diagnostics.forward_mode import check_gradient, gradient_of
+from rnnjax.diagnostics.penalties import clip_cotangent
 from rnnjax.types import Array, Carry, Cell, Params
-from rnnjax.unroll import clean_lengths, last_valid, make_probe, make_taps, unroll
+from rnnjax.unroll import clean_lengths, last_valid, make_probe, make_taps, unroll, zero_past
 
 READOUTS = ("last", "every", "mean")
 
@@ -32,7 +33,7 @@ class SequenceModel(nnx.Module):
       embedding_size: width of the encoder. Tokens default to the width of the first cell; other inputs go to the stack
         as they are unless it is given, and through a linear map if so.
       readout: "last" reads each sequence's last valid step, "every" each step, "mean" the mean over the valid steps.
-      dropout, residual, bidirectional, dtype, method, segments, gradient: of `Stack`.
+      dropout, residual, bidirectional, dtype, method, segments, gradient, cotangent_clip: of `Stack`.
       rngs: `params`, and `dropout` if there is any.
 
     Raises ValueError for an unknown `readout`.
@@ -54,6 +55,7 @@ class SequenceModel(nnx.Module):
         method: str = "auto",
         segments: int = 1,
         gradient: str = "bptt",
+        cotangent_clip: float = 0.0,
         rngs: nnx.Rngs,
     ):
         if readout not in READOUTS:
@@ -78,6 +80,7 @@ class SequenceModel(nnx.Module):
             method=method,
             segments=segments,
             gradient=gradient,
+            cotangent_clip=cotangent_clip,
             rngs=rngs,
         )
         # Not computed in `dtype`: outputs rounded to bfloat16 would round the loss.
@@ -93,6 +96,8 @@ class SequenceModel(nnx.Module):
         return_carry: bool = False,
         taps: tuple | None = None,
         probe: tuple | None = None,
+        return_inputs: bool = False,
+        first_outputs: Array | None = None,
     ):
         """Outputs `[..., O]`, or `[T, ..., O]` where every step is read; after the carry, if `return_carry`.
 
@@ -101,18 +106,26 @@ class SequenceModel(nnx.Module):
           lengths: integers `[...]`, the valid steps of each sequence.
           initial_carry, taps, probe: as in `unroll`, a tuple with one entry a layer, a pair (forward, backward) where
             bidirectional.
+          return_inputs, first_outputs: as in `Stack`; what each layer read comes last.
         """
         xs = inputs if self.encoder is None else self.encoder(inputs)
         lengths = clean_lengths(lengths, xs.shape[0], xs.shape[1:-1])
         outputs = "last" if self.steps_read == "last" else "every"
-        carry, ys = self.stack(
-            xs, lengths=lengths, initial_carry=initial_carry, taps=taps, probe=probe, outputs=outputs
+        carry, ys, read = self.stack(
+            xs,
+            lengths=lengths,
+            initial_carry=initial_carry,
+            taps=taps,
+            probe=probe,
+            outputs=outputs,
+            return_inputs=True,
+            first_outputs=first_outputs,
         )
         if self.steps_read == "mean":  # outputs past a sequence's length are zero
             steps = ys.shape[0] if lengths is None else jnp.maximum(lengths, 1)[..., None]
             ys = jnp.sum(ys, axis=0, dtype=jnp.promote_types(ys.dtype, jnp.float32)) / steps
-        y = self.readout(ys)
-        return (carry, y) if return_carry else y
+        found = (carry,) * return_carry + (self.readout(ys),) + (read,) * return_inputs
+        return found if len(found) > 1 else found[0]
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> tuple:
         """What a call starts from by default, say for a loop that makes one step a call."""
@@ -141,8 +154,7 @@ class Stack(nnx.Module):
       dropout: probability of dropping a unit between layers.
       residual: add each layer's input to its output where the widths agree.
       bidirectional: run each layer in both directions, and concatenate what they show.
-      dtype, method, segments: as in `unroll`.
-      gradient: of `RNN`; of forward layers alone, without taps.
+      dtype, method, segments, gradient, cotangent_clip: of `RNN`.
       rngs: `params`, and `dropout` if there is any.
 
     Raises ValueError if `cells` is empty, TypeError if it is one Cell.
@@ -160,11 +172,13 @@ class Stack(nnx.Module):
         method: str = "auto",
         segments: int = 1,
         gradient: str = "bptt",
+        cotangent_clip: float = 0.0,
         rngs: nnx.Rngs,
     ):
         _check_cells(cells)
+        check_gradient(gradient, bidirectional=bidirectional)
         options = {"time_major": True, "dtype": dtype, "method": method, "segments": segments}
-        options |= {"gradient": gradient, "rngs": rngs}
+        options |= {"gradient": gradient, "cotangent_clip": cotangent_clip, "rngs": rngs}
         layers, width = [], in_features
         for cell in cells:
             layer = RNN(cell, width, **options)
@@ -188,7 +202,9 @@ class Stack(nnx.Module):
         taps: tuple | None = None,
         probe: tuple | None = None,
         outputs: str = "every",
-    ) -> tuple[tuple, Array]:
+        return_inputs: bool = False,
+        first_outputs: Array | None = None,
+    ) -> tuple:
         """(carry, ys `[T, ..., H]`), or `[..., H]` if `outputs` is "last"; past a sequence's length ys are zero.
 
         Args:
@@ -197,18 +213,20 @@ class Stack(nnx.Module):
           initial_carry, taps, probe: as in `unroll`, a tuple with one entry a layer, a pair (forward, backward) where
             bidirectional.
           outputs: "every", or "last" for the last layer's last step alone: that of each direction in running order.
+          return_inputs: return (carry, ys, inputs), where `inputs[l]` `[T, ..., D_l]` is what layer l read in this very
+            pass, after dropout and residuals, zero past the lengths.
+          first_outputs: `[T, ..., H]`, what the first layer is to show instead of its own outputs: the loss of a model
+            as a function of these.
         """
         lengths = clean_lengths(lengths, xs.shape[0], xs.shape[1:-1])
         each = [(None,) * len(self.layers) if a is None else a for a in (initial_carry, taps, probe)]
-        if self.residual and lengths is not None:  # else padding would be added to outputs past the length
-            valid = jnp.arange(xs.shape[0]).reshape(-1, *[1] * lengths.ndim) < lengths
-            xs = jnp.where(valid[..., None], xs, 0)
-        carries, ys = [], xs
+        # Padding must not be added to outputs past the length by a residual, nor count in a diagnostic.
+        carries, inputs, ys = [], [], zero_past(xs, lengths)
         for layer, carry, tap, dummy in zip(self.layers, *each, strict=True):
             final = outputs == "last" and len(carries) == len(self.layers) - 1
-            dropped = self.dropout(ys) if carries and self.dropout is not None else ys
+            inputs.append(self.dropout(ys) if carries and self.dropout is not None else ys)
             carry, new = layer(
-                dropped,
+                inputs[-1],
                 seq_lengths=lengths,
                 initial_carry=carry,
                 return_carry=True,
@@ -216,11 +234,14 @@ class Stack(nnx.Module):
                 probe=dummy,
                 outputs="last" if final else "every",
             )
+            if first_outputs is not None and not carries:
+                shown = zero_past(first_outputs, lengths)
+                new = self._last_step(shown, lengths) if final else shown
             carries.append(carry)
             if self.residual and new.shape[-1] == ys.shape[-1]:
                 new = new + (self._last_step(ys, lengths) if final else ys).astype(new.dtype)
             ys = new
-        return tuple(carries), ys
+        return (tuple(carries), ys, tuple(inputs)) if return_inputs else (tuple(carries), ys)
 
     def _last_step(self, xs, lengths):
         """`[T, ..., D]` -> `[..., D]` in running order: backward features end at the first step."""
@@ -346,7 +367,13 @@ class RNN(nnx.Module):
       dtype, method, segments: as in `unroll`.
       gradient: "bptt", or another that `diagnostics.forward_mode.gradient_of` knows, such as "tbptt:20" or "rtrl": same
         outputs, without reverse, taps or probe. "uoro" draws its signs from a stream `gradient`, see `nnx.reseed`.
+      cotangent_clip: largest |dL/dh_t| passed on from step to step (see `penalties.clip_cotangent`); 0 does not clip.
+        `cell` is the plain one, for diagnostics and penalties to measure.
       rngs: its `params` stream draws the parameters.
+
+    After `model.eval()` the gradient is that of plain BPTT: unclipped, and nothing is drawn.
+
+    Raises ValueError in one line where the options contradict each other.
     """
 
     def __init__(
@@ -362,9 +389,13 @@ class RNN(nnx.Module):
         method: str = "auto",
         segments: int = 1,
         gradient: str = "bptt",
+        cotangent_clip: float = 0.0,
         rngs: nnx.Rngs,
     ):
         check_cell(cell, in_features)
+        check_gradient(gradient, method=method, segments=segments, cotangent_clip=cotangent_clip, reverse=reverse)
+        if method == "deferred" and cell.gates is None:
+            raise ValueError("method 'deferred' needs a cell made of gates (see cells.gated); allowed: 'auto', 'scan'")
         self.weights = nnx.Dict(
             {name: nnx.Param(value) for name, value in cell.init(rngs.params(), in_features).items()}
         )
@@ -378,7 +409,8 @@ class RNN(nnx.Module):
         self.method = method
         self.segments = segments
         self.gradient = gradient
-        self.deterministic = False  # set by `model.eval()`: then the gradient is BPTT's, and nothing is drawn
+        self.cotangent_clip = cotangent_clip
+        self.deterministic = False  # set by `model.eval()`
         self.signs = nnx.Rngs(gradient=rngs.params()) if gradient == "uoro" else None
         self.cell = nnx.static(cell)
 
@@ -414,13 +446,14 @@ class RNN(nnx.Module):
         chex.assert_axis_dimension(xs, -1, self.in_features)
         seq_lengths = clean_lengths(seq_lengths, xs.shape[0], xs.shape[1:-1])
         params: Params = {name: param[...] for name, param in self.weights.items()}
-        gradient = "bptt" if self.deterministic else self.gradient
-        options = {"reverse": reverse, "dtype": self.dtype, "method": self.method, "segments": self.segments}
-        if gradient != "bptt" and (reverse or taps is not None or probe is not None):
-            raise ValueError(f"gradient {gradient!r} reads forwards and has no taps or probe; allowed: 'bptt'")
+        gradient, clip = ("bptt", 0.0) if self.deterministic else (self.gradient, self.cotangent_clip)
+        check_gradient(gradient, reverse=reverse, taps=taps is not None, probe=probe is not None)
+        options = {"dtype": self.dtype, "method": self.method, "segments": self.segments, "outputs": outputs}
+        if gradient == "bptt":
+            options["reverse"] = reverse
         key = self.signs.gradient() if gradient == "uoro" else None
         cell = self.cell._replace(init=None)  # of what it may hold, only what runs is kept with the compiled program
-        static = (cell, gradient, outputs, tuple(options.items()))
+        static = (cell, gradient, clip, tuple(options.items()))
         carry, ys = _run(static, params, xs, initial_carry, seq_lengths, taps, probe, key)
         if outputs == "every":
             if reverse and not _given(keep_order, self.keep_order):
@@ -443,12 +476,13 @@ class RNN(nnx.Module):
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)  # else each eager call compiles its loop again
 def _run(static, params, xs, carry, lengths, taps, probe, key):
-    cell, gradient, outputs, options = static
+    cell, gradient, clip, options = static
+    cell = clip_cotangent(cell, clip) if clip else cell
     if gradient == "bptt":
-        run = functools.partial(unroll, taps=taps, probe=probe, **dict(options))
+        run = functools.partial(unroll, taps=taps, probe=probe)
     else:
         run = functools.partial(gradient_of(gradient), key=key)
-    return run(cell, params, xs, carry, lengths=lengths, outputs=outputs)
+    return run(cell, params, xs, carry, lengths=lengths, **dict(options))
 
 
 def _given(value, default):

@@ -26,7 +26,8 @@ def scaled_norm(tree: Any, batch_ndim: int = 0) -> tuple[Array, Array]:
     leaves = [_moduli(a) for a in jax.tree.leaves(tree)]
     inner = [tuple(range(batch_ndim, a.ndim)) for a in leaves]
     largest = [jnp.max(lax.stop_gradient(a), axis=axes, initial=0) for a, axes in zip(leaves, inner, strict=True)]
-    scale = _power_of_two(functools.reduce(jnp.maximum, largest))
+    largest = functools.reduce(jnp.maximum, largest)
+    scale = _power_of_two(jnp.where(largest == 0, 1, largest))  # XLA squares the scale of zeros that it knows: not 1e38
     squares = sum(
         jnp.sum(jnp.square(a * (1 / scale).reshape(*scale.shape, *[1] * len(axes))), axis=axes)
         for a, axes in zip(leaves, inner, strict=True)

@@ -97,7 +97,10 @@ def make_train(config: Config, shards: int = 1) -> Train:
     def loss(params, probe, batch, key):
         model = merge(params, key)
         value = task.loss(model(batch.inputs, lengths=batch.lengths, probe=probe), batch)
-        return value + penalty(config, model, batch.inputs, jax.random.fold_in(key, 2)), value
+        # A second model with the very same masks and no probe: what is recorded is the gradient of the task's loss.
+        return value + penalty(
+            config, merge(params, key), batch.inputs, jax.random.fold_in(key, 2), batch.lengths
+        ), value
 
     def step(state, hyperparameters):
         data_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -248,29 +251,36 @@ PENALTIES = {
 }
 
 
-def penalty(config: Config, model: SequenceModel, inputs: Array, key: Array) -> Array | float:
-    """The weighted sum of the config's penalties over the layers, each on the sequence that it reads; 0 without any."""
+def penalty(
+    config: Config, model: SequenceModel, inputs: Array, key: Array, lengths: Array | None = None
+) -> Array | float:
+    """The weighted sum of the config's penalties over the layers, each on what it reads; 0 without any.
+
+    Args:
+      config: whose weights count.
+      model: runs forwards; where it draws dropout masks, it draws them here.
+      inputs: `[T, ..., D]`, or integers `[T, ...]`.
+      key: of the penalties' random directions.
+      lengths: integers `[...]`, the valid steps of each sequence.
+    """
     weights = {name: getattr(config, name) for name in PENALTIES if getattr(config, name)}
     if not weights:
         return 0.0
-    xs, total = inputs if model.encoder is None else model.encoder(inputs), 0.0
-    for number, layer in enumerate(model.stack.layers):
+    _, read = model(inputs, lengths=lengths, return_inputs=True)
+    total = 0.0
+    for number, (layer, xs) in enumerate(zip(model.stack.layers, read, strict=True)):
         params = {name: param[...] for name, param in layer.weights.items()}
         for name, weight in weights.items():
-            total += weight * PENALTIES[name](layer.cell, params, xs, jax.random.fold_in(key, number))
-        if number + 1 < len(model.stack.layers):
-            xs = layer(xs)
+            value = PENALTIES[name](layer.cell, params, xs, jax.random.fold_in(key, number), lengths=lengths)
+            total += weight * value
     return total
 
 
 def _model(config: Config, task: Task, key: Array, hyperparameters: Hyperparameters | None = None) -> SequenceModel:
     hyperparameters = hyperparameters or {}
     traced = {name: hyperparameters[name] for name in ("gain", "forget_bias") if name in hyperparameters}
-    cell = make_cell(config, **traced)
-    if config.cotangent_clip:
-        cell = penalties.clip_cotangent(cell, config.cotangent_clip)
     return SequenceModel(
-        [cell] * config.num_layers,
+        [make_cell(config, **traced)] * config.num_layers,
         input_size=task.input_size,
         output_size=task.output_size,
         tokens=task.tokens,
@@ -283,6 +293,7 @@ def _model(config: Config, task: Task, key: Array, hyperparameters: Hyperparamet
         method=config.method,
         segments=config.segments,
         gradient=config.gradient,
+        cotangent_clip=config.cotangent_clip,
         rngs=nnx.Rngs(key),
     )
 

@@ -146,7 +146,11 @@ def last_valid(values: Array, lengths: Array) -> Array:
 def make_taps(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
     """Zeros `[T, ..., H]` for each part of the carry: differentiate by them to get dL/dh_t for every t."""
     shapes = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
-    return jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape), leaf.dtype), shapes)
+
+    def zeros(leaf):  # an integer has no gradient, but its tap must be something to differentiate by
+        return jnp.zeros((T, *leaf.shape), leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else float)
+
+    return jax.tree.map(zeros, shapes)
 
 
 def make_probe(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:

@@ -8,6 +8,7 @@ import pytest
 from rnnjax.cells import CELLS, lstm
 from rnnjax.diagnostics.credit import credit_matrix
 from rnnjax.diagnostics.horizon import measured_horizon
+from rnnjax.diagnostics.jacobians import step_jacobians, unclipped
 from rnnjax.diagnostics.paths import flow_by_path
 from rnnjax.diagnostics.penalties import clip_cotangent, flossing, jacobian, omega, orthogonal
 from rnnjax.diagnostics.units import record_units, summarise_units
@@ -264,6 +265,54 @@ def test_penalties_of_a_scaled_rotation(gain):
     step = (gain - 1) ** 2
     expected = (T * step, 3 * step, np.log(gain) ** 2, step, n * (gain**2 - 1) ** 2)
     np.testing.assert_allclose(all_of(params), expected, rtol=1e-4, atol=1e-10)
+
+
+def test_padding_moves_no_penalty():
+    """Sequences of 3, 2 and no steps: by themselves, and in a batch padded by as much as one likes with anything."""
+    cell = CELLS["rnn"](H, gain=2.0)
+    params, xs = setup(cell, T=3, B=3)
+    lengths = jnp.array([3, 2, 0])
+
+    def omega_of_a_loss(*args, lengths=None):
+        return omega(*args, lengths=lengths, loss=lambda ys: jnp.sum(jnp.sin(ys)))
+
+    def of(params, xs, lengths=None):
+        return jnp.stack(
+            [f(cell, params, xs, KEY, lengths=lengths) for f in (flossing, omega_of_a_loss, omega, jacobian)]
+        )
+
+    run = jax.jit(of)
+    exact = run(params, xs, lengths)
+
+    def padded(steps, what):
+        return jnp.full((3 + steps, 3, D), what).at[:3].set(xs).at[2:, 1].set(what)
+
+    np.testing.assert_allclose(run(params, padded(24, 9.0), lengths), exact, rtol=1e-5)
+    both = jax.jit(jax.value_and_grad(lambda *args: jnp.sum(of(*args))))
+    value, slope = both(params, padded(6, jnp.nan), lengths)
+    np.testing.assert_allclose(value, jnp.sum(exact), rtol=1e-5)
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(slope))
+    alone = [run(params, xs[:n, b : b + 1])[:2] for b, n in ((0, 3), (1, 2))]  # those that draw nothing a sequence
+    np.testing.assert_allclose(exact[:2], np.mean(alone, axis=0), rtol=1e-4)
+
+
+def test_a_clipped_backward_pass_is_not_what_penalties_and_diagnostics_measure():
+    cell = linear(rotation(3.0))
+    params, xs = cell.init(KEY, 4), jax.random.normal(KEY, (T, B, 4))
+
+    @jax.jit
+    def measures(max_norm=None):
+        c = cell if max_norm is None else clip_cotangent(cell, max_norm)
+        penalised = [f(c, params, xs, KEY) for f in (omega, flossing, jacobian)]
+        flow = flow_by_path(c, params, xs, lambda ys: jnp.sum(ys[-1]))
+        credit = credit_matrix(c, params, xs, lambda ys: jnp.sum(ys, -1)).matrix
+        return penalised, flow, credit, record_units(c, params, xs), step_jacobians(c, params, xs[:, 0])
+
+    plain, found = measures(), measures(0.05)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, plain)
+    np.testing.assert_allclose(plain[0], [T * 4, np.log(3) ** 2, 4], rtol=1e-4)
+    restored = unclipped(clip_cotangent(CELLS["lstm"](H), 1.0)._replace(output=jnp.add))
+    assert restored.gates is not None and restored.output is jnp.add
 
 
 def test_gradients_of_the_penalties_against_finite_differences():

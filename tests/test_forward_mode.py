@@ -9,9 +9,11 @@ import pytest
 
 from rnnjax.cells import CELLS
 from rnnjax.diagnostics.forward_mode import compare_gradients, gradient, gradient_of
+from rnnjax.diagnostics.penalties import clip_cotangent
 from rnnjax.types import Cell
 
 T, B, D, H = 4, 2, 2, 3
+KEY = jax.random.key(0)
 
 
 def setup(cell, T=T, B=B):
@@ -134,6 +136,92 @@ def test_tbptt_cuts_from_the_end():
         np.testing.assert_array_equal(reached, np.arange(7) >= 7 - K)
 
 
+@pytest.mark.parametrize("K", [1, 2])
+def test_tbptt_cuts_from_each_sequences_own_end(K):
+    """A padded batch has the gradient of its sequences run one by one, however much padding there is."""
+    cell = CELLS["rnn"](H)
+    params, xs, _ = setup(cell, T=5, B=3)
+    lengths = (5, 3, 0)
+    run = gradient_of(f"tbptt:{K}")
+
+    def loss(params, xs, **options):
+        return jnp.sum(jnp.sin(run(cell, params, xs, outputs="last", **options)[1]))
+
+    @jax.jit
+    def both(params):
+        alone = [jax.grad(loss)(params, xs[:n, b]) for b, n in enumerate(lengths) if n]
+        padded = jnp.pad(xs, ((0, 2), (0, 0), (0, 0)))
+        batch = [jax.grad(loss)(params, x, lengths=jnp.array(lengths)) for x in (xs, padded)]
+        single = jax.grad(loss)(params, padded[:, 1], lengths=jnp.array(3))
+        return jax.tree.map(lambda *g: sum(g), *alone), batch, alone[1], single
+
+    expected, batch, one, single = both(params)
+    assert_close(batch, [expected, expected], rtol=1e-4, atol=1e-6)
+    assert_close(single, one, rtol=1e-4, atol=1e-6)
+
+
+def embedded(n):
+    """A cell that looks its input up: x is an integer."""
+
+    def init(key, d):
+        a, b = jax.random.split(key)
+        return {"E": jax.random.normal(a, (3, n)), "u": jax.random.uniform(b, (n,))}
+
+    return Cell(
+        init,
+        lambda batch: jnp.zeros((*batch, n)),
+        lambda params, h, z: jnp.tanh(z + params["u"] * h),
+        lambda params, x: params["E"][x[..., 0]],
+    )
+
+
+def linear_complex(n):
+    """h_t = lambda h_{t-1} + x_t, lambda complex (LRU)."""
+    return Cell(
+        lambda key, d: {"lambda": 0.8 * jnp.exp(1j * jnp.arange(1.0, n + 1)), "B": jax.random.normal(key, (d, n))},
+        lambda batch: jnp.zeros((*batch, n), complex),
+        lambda params, h, z: params["lambda"] * h + z,
+        lambda params, x: x @ params["B"],
+        lambda params, h, z: h.real + h.imag**2,
+    )
+
+
+PLAIN, X64 = jnp.float32, jnp.float64
+INTEGERS = jnp.array([[[0]], [[2]], [[0]], [[1]]])
+
+
+@pytest.mark.parametrize("method", ["rtrl", "snap1", "uoro"])
+@pytest.mark.parametrize(
+    ("make", "params_dtype", "xs"),
+    [
+        (CELLS["rnn"], jnp.bfloat16, jnp.ones((T, 1, D))),
+        (CELLS["rnn"], X64, jnp.ones((T, 1, D), int)),
+        (embedded, PLAIN, INTEGERS),
+        (linear_complex, None, jnp.ones((T, 1, D))),
+    ],
+    ids=["bfloat16 params", "float64 params, integer xs", "an embedding", "complex params"],
+)
+def test_forward_gradients_take_what_bptt_takes(method, make, params_dtype, xs):
+    with jax.enable_x64(params_dtype == X64):
+        cell = make(2)
+        params = jax.tree.map(lambda p: p if params_dtype is None else p.astype(params_dtype), cell.init(KEY, D))
+
+        @jax.jit
+        def both(params):
+            def of(method):
+                return gradient(method, cell, params, xs, lambda ys: jnp.sum(jnp.sin(ys).astype(float)), key=KEY)[1]
+
+            return of("bptt"), of(method)
+
+        exact, found = both(params)
+        assert jax.tree.map(jnp.result_type, found) == jax.tree.map(jnp.result_type, exact)
+        if method == "rtrl" or (method == "snap1" and make is embedded):  # where a unit sees its own past alone
+            tolerance = 0.03 if params_dtype == jnp.bfloat16 else 1e-5
+            found, exact = jax.tree.map(lambda a: np.asarray(a, complex), (found, exact))
+            assert_close(found, exact, rtol=tolerance, atol=tolerance)
+        assert all(np.any(np.asarray(g, complex) != 0) for g in jax.tree.leaves(found))
+
+
 def indrnn(n):
     """h_t = tanh(x_t W + u h_{t-1} + b): unit k sees its own past alone (Li et al. 2018)."""
 
@@ -235,5 +323,7 @@ def test_errors_name_what_is_allowed():
             gradient_of(bad)
     cell = CELLS["rnn"](H)
     params, xs, _ = setup(cell)
+    with pytest.raises(ValueError, match="cotangent_clip=True clips a backward pass, and gradient='rtrl' has none"):
+        gradient_of("rtrl")(clip_cotangent(cell, 0.1), params, xs)
     with pytest.raises(ValueError, match="pass key="):
         gradient_of("uoro")(cell, params, xs)

@@ -265,7 +265,17 @@ def test_residual_adds_where_widths_agree(bidirectional):
         return ys
 
     ys = np.array(by_hand(x))
-    got, last = jax.jit(lambda x: [stack(x, lengths=lengths, outputs=o)[1] for o in ("every", "last")])(x)
+
+    @jax.jit
+    def by_stack(x):
+        _, got, read = stack(x, lengths=lengths, return_inputs=True)
+        shown = stack.layers[0](x, seq_lengths=lengths, time_major=True)
+        again = [stack(x, lengths=lengths, outputs=o, first_outputs=shown)[1] for o in ("every", "last")]
+        return got, read, stack(x, lengths=lengths, outputs="last")[1], again, read[0] + shown
+
+    got, read, last, again, second = by_stack(x)
+    assert_close(read, (np.where(valid, x, 0), second))
+    assert_close(again, [got, last])
     assert_close(got, ys)
     assert not np.any(np.where(valid, 0, got))
     ends = np.where(lengths[:, None] > 0, ys[np.maximum(lengths - 1, 0), np.arange(B)], 0)
@@ -321,9 +331,10 @@ def test_dropout_acts_between_layers_and_only_in_training():
         layer.cell = nnx.static(
             layer.cell._replace(project=lambda p, a, see=see, f=original: see(a) or f(p, a), gates=None)
         )
-    stack(x)
+    _, _, read = stack(x, return_inputs=True)
     jax.effects_barrier()
     inputs = dict(seen)
+    assert_close(dict(enumerate(read)), inputs, 0)  # of the very pass, with its masks
     assert_close(inputs[0], x, 0)
     drops = [np.array(inputs[i] == 0) for i in (1, 2)]
     assert all(0.25 < d.mean() < 0.75 for d in drops)

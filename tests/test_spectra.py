@@ -314,6 +314,21 @@ def test_fisher_memory_curves_of_the_paper():
     assert np.isnan(run(np.eye(n) * 1.01, v).total)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_fisher_memory_at_the_edge_does_not_depend_on_rounding(seed):
+    """Orthogonal: NaN, whichever side of radius 1 its rounding lies on. Just inside: v . v (1 - r^2) r^2k."""
+    n, r = 5, 1 - 1e-4
+    rng = np.random.default_rng(seed)
+    Q = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    v = rng.normal(size=n)
+    run = jax.jit(functools.partial(recurrent_matrix.fisher_memory, lags=3))
+    for W in (Q, Q * (1 + 1e-7), Q * (1 - 1e-7), np.eye(n)):
+        memory = run(W.astype(np.float32), v)
+        assert np.all(np.isnan(memory.curve)) and np.isnan(memory.total)
+    inside = run((r * Q).astype(np.float32), v)
+    np.testing.assert_allclose(inside.curve, v @ v * (1 - r**2) * r ** (2 * np.arange(3)), rtol=5e-3)
+
+
 def bisect(f, low, high):
     for _ in range(100):
         middle = (low + high) / 2

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from experiments import outputs
 from experiments.train import show
 from rnnjax import training
-from rnnjax.cells import CELLS, gated
+from rnnjax.cells import CELLS, gated, rnn
 from rnnjax.config import Config, check, hyperparameters
 from rnnjax.diagnostics.gradient_flow import (
     gradient_fault,
@@ -25,9 +26,10 @@ from rnnjax.diagnostics.gradient_flow import (
     total_norm,
 )
 from rnnjax.keys import Purpose, purpose_key
+from rnnjax.modules import SequenceModel
 from rnnjax.run_data import recorded_reach
 from rnnjax.tasks import TASKS, adding
-from rnnjax.training import make_optimizer, make_train
+from rnnjax.training import make_optimizer, make_train, penalty
 from rnnjax.types import Cell
 from rnnjax.unroll import make_taps, unroll
 
@@ -93,7 +95,7 @@ def test_chunks_equal_the_whole_run_and_compile_once(small_run):
 
 def test_recorded_flow_is_that_of_the_taps(small_run):
     """One step of a run that does not move: what it records is the exact gradient of that very batch."""
-    config = dataclasses.replace(SMALL, steps=1, eval_every=1, num_layers=2)
+    config = dataclasses.replace(SMALL, steps=1, eval_every=1, num_layers=2, jacobian=1.0)  # no penalty's gradient
     train = make_train(config)
     state = jax.jit(train.init)(jax.random.key(5), values(config))
     _, record = jax.jit(train.chunk)(state, values(config))
@@ -143,6 +145,33 @@ def test_a_cell_that_a_user_wrote_trains_on_adding_and_has_its_gradient_map(monk
     assert records["eval_mse"][-1] < 0.5 * train.task.baseline
     (flow,) = records["flow"]
     assert flow.h.shape == (2, 6) and np.all(np.asarray(flow.h) > 0)
+
+
+def test_a_penalty_is_of_what_each_layer_reads():
+    """Two residual layers put together by hand: the second reads y + x, and nothing past a sequence's end counts."""
+    config = dataclasses.replace(SMALL, num_layers=2, residual=True, jacobian=1.0)
+    lengths, key = jnp.array([5, 2]), jax.random.key(1)
+    model = SequenceModel([rnn(2, gain=2.0)] * 2, input_size=2, output_size=1, residual=True, rngs=nnx.Rngs(0))
+    x = 3 * jax.random.normal(jax.random.key(2), (5, 2, 2))
+
+    @jax.jit
+    def by_hand(x):
+        errors, ys = [], x
+        for number, layer in enumerate(model.stack.layers):
+            W_x, W_h, b = (layer.weights[name][...] for name in ("W_x", "W_h", "b"))
+            h, new = jnp.zeros((2, 2)), []
+            keys = jax.random.split(jax.random.split(jax.random.fold_in(key, number), 1)[0], 5)
+            for t in range(5):
+                v = jax.random.normal(jax.random.split(keys[t], 1)[0], (2, 2))
+                h = jnp.tanh(ys[t] @ W_x + h @ W_h + b)
+                stretched = jnp.linalg.norm((1 - h**2) * (v @ W_h), axis=-1) / jnp.linalg.norm(v, axis=-1)
+                errors.append(jnp.where(t < lengths, (stretched - 1) ** 2 / lengths, 0))
+                new.append(h)
+            ys = ys + jnp.stack(new)
+        return sum(map(jnp.mean, errors))
+
+    found = jax.jit(lambda x: penalty(config, model, x, key, lengths))(x.at[2:, 1].set(jnp.nan))
+    np.testing.assert_allclose(found, by_hand(x), rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["rtrl", "tbptt:8"])

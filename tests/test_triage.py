@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from experiments import outputs
 from experiments.diagnose import read_run_config
@@ -19,6 +20,7 @@ from rnnjax.cells import gru, irnn, lstm, rnn
 from rnnjax.config import Config, hyperparameters
 from rnnjax.diagnostics.triage import VERDICTS, diagnose, gather, judge, stack_layers
 from rnnjax.initializers import constant
+from rnnjax.modules import Stack
 from rnnjax.training import make_train
 from rnnjax.unroll import make_taps, unroll
 
@@ -91,9 +93,17 @@ def compiled(kinds):
     def collect(params, xs):
         loss = last_step_loss(cells, params, xs)
         taps = [make_taps(cell, T, (B,)) for cell in cells]
-        return gather(loss, taps, stack_layers(cells, params, xs), jax.random.key(0))
+        return gather(loss, taps, layers_with(cells, params, xs), jax.random.key(0))
 
     return jax.jit(collect)
+
+
+def layers_with(cells, params, xs):
+    stack = Stack(cells, D, rngs=nnx.Rngs(0))
+    for layer, p in zip(stack.layers, params, strict=True):
+        for name, value in p.items():
+            layer.weights[name][...] = value
+    return stack_layers(stack, xs)
 
 
 def last_step_loss(cells, params, xs):
@@ -138,13 +148,13 @@ def test_diagnose_agrees_with_gather_and_counts_steps_back():
     cell = rnn(H, gain=0.2)
     params = fresh([(cell, same)])
     taps = [make_taps(cell, T, (B,))]
-    found = diagnose(last_step_loss([cell], params, inputs()), taps, stack_layers([cell], params, inputs()))
+    found = diagnose(last_step_loss([cell], params, inputs()), taps, layers_with([cell], params, inputs()))
     other = judge(*compiled(("rnn",))(params, inputs()))
     assert (found.verdict, found.step, found.cure) == (other.verdict, other.step, other.cure)
     # |dh_T/dh_t| <= 0.2^(T-t), so that it is below 1e-3 five steps back at the latest, and not one step back
     assert T - 6 <= found.step < T - 2
     with pytest.raises(ValueError, match="taps of 2 layers, and 1 layers"):
-        diagnose(lambda taps: 0.0, taps * 2, stack_layers([cell], params, inputs()))
+        diagnose(lambda taps: 0.0, taps * 2, layers_with([cell], params, inputs()))
 
 
 def test_a_loss_that_is_not_finite_is_blamed_on_what_lies_above():

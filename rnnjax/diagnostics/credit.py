@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rnnjax.diagnostics.gradient_flow import total_norm
+from rnnjax.diagnostics.jacobians import unclipped
 from rnnjax.diagnostics.units import carry_names
 from rnnjax.types import Array, Carry, Cell, Params
 from rnnjax.unroll import make_probe, unroll
@@ -44,7 +45,7 @@ def credit_matrix(
     dL_t/dh_s is the total derivative through steps s+1 ... t and, at s = t, through y_t. The parts of a carry count
     as independent: dL/dc_t of an LSTM does not include the way through h_t.
     """
-    T, batch_shape = xs.shape[0], xs.shape[1:-1]
+    cell, T, batch_shape = unclipped(cell), xs.shape[0], xs.shape[1:-1]
     probe = make_probe(cell, T, batch_shape)
 
     def run(probe):

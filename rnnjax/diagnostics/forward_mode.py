@@ -12,23 +12,24 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from rnnjax.diagnostics import influence
-from rnnjax.diagnostics.jacobians import start
+from rnnjax.diagnostics.jacobians import in_one_precision, inexact, unclipped
 from rnnjax.norms import norm
 from rnnjax.types import Array, Carry, Cell, Params
 from rnnjax.unroll import clean_lengths, last_valid, unroll
 
-METHODS = ("bptt", "tbptt:K", "rtrl", "snap1", "uoro")
+ONLINE = ("rtrl", "snap1", "uoro")  # without a backward pass over the parameters
+METHODS = ("bptt", "tbptt:K", *ONLINE)
 
 
 def gradient_of(method: str) -> Callable[..., tuple[Carry, Array]]:
     """A stand-in for `unroll` with the same values and another gradient, so that any model may train on it.
 
-    Returns `run(cell, params, xs, carry=None, *, lengths=None, outputs="every", key=None) -> (carry, ys)`, arguments
-    and results as in `unroll`. Given dL/dy_t of every step, its gradients by params, xs and carry are
+    Returns `run(cell, params, xs, carry=None, *, lengths, outputs, dtype, method, segments, key) -> (carry, ys)`,
+    arguments and results as in `unroll`. Given dL/dy_t of every step, its gradients by params, xs and carry are
 
         bptt      exact, by the reverse pass of `unroll`
-        tbptt:K   the carry's gradient is cut every K steps, counted from the end, so that a loss at the last step
-                  reaches K steps back, and a loss at every step (K+1)/2 on average (Williams & Peng 1990)
+        tbptt:K   the carry's gradient is cut every K steps, counted from each sequence's own end, so that a loss at
+                  its last step reaches K steps back, and a loss at every step (K+1)/2 on average (Williams & Peng 1990)
         rtrl      exact, the params' in forward mode (Williams & Zipser 1989; xs and carry are left to reverse mode):
                   M_t = dh_t/dtheta = I_t + J_t M_{t-1},   dL/dtheta = sum_t (dL_t/dh_t) M_t
         snap1     M_t = I_t + P (J_t M_{t-1}), where P keeps those entries that one step can fill (Menick et al. 2021,
@@ -39,9 +40,10 @@ def gradient_of(method: str) -> Callable[..., tuple[Carry, Array]]:
     I_t = dh_t/dtheta at fixed h_{t-1}, J_t = dh_t/dh_{t-1}, dL_t/dh_t through y_t alone. With a state of n numbers and
     N parameters, a step of rtrl costs n^2 N and keeps n N numbers for each sequence. snap1 costs as much here, as P is
     applied to the full matrix: it is here for its gradient, not for its speed. Other parameters of a model, above
-    and below the unrolled layer, get what these gradients bring them.
+    and below the unrolled layer, get what these gradients bring them. The three that run forwards compute their
+    influence in float32 at least, whatever the dtype of the outputs.
 
-    Raises ValueError for an unknown method; `run` does for uoro without a key.
+    Raises ValueError for an unknown method; `run` does for uoro without a key, and for what `check_gradient` refuses.
     """
     name, separator, steps = method.partition(":")
     if name == "tbptt" and steps.isdigit() and int(steps) > 0:
@@ -51,6 +53,45 @@ def gradient_of(method: str) -> Callable[..., tuple[Carry, Array]]:
     if name == "bptt":
         return _bptt
     return functools.partial(_online, getattr(influence, name), name)
+
+
+def check_gradient(
+    gradient: str, *, method: str = "auto", segments: int = 1, cotangent_clip: float = 0.0, **backwards: bool
+) -> None:
+    """Raises ValueError in one line where `gradient` cannot be had together with the other options.
+
+    Args:
+      gradient: a method of `gradient_of`.
+      method, segments: as in `unroll`.
+      cotangent_clip: as in `modules.RNN`.
+      backwards: by name, whether an option is set that only BPTT's backward pass can serve: reverse, bidirectional,
+        taps, probe.
+    """
+    gradient_of(gradient)
+    online = gradient in ONLINE
+    for name, is_set in backwards.items():
+        if is_set and gradient != "bptt":
+            raise ValueError(f"gradient={gradient!r} reads forwards, without {name}; allowed: gradient='bptt'")
+    if cotangent_clip and online:
+        raise ValueError(
+            f"cotangent_clip={cotangent_clip!r} clips a backward pass, and gradient={gradient!r} has none; "
+            "allowed: cotangent_clip=0, or a gradient of bptt or tbptt:K"
+        )
+    if cotangent_clip and method == "deferred":
+        raise ValueError(
+            f"method='deferred' has a backward pass of its own, which cotangent_clip={cotangent_clip!r} cannot clip; "
+            "allowed: method='auto' or 'scan'"
+        )
+    if method == "deferred" and online:
+        raise ValueError(
+            f"method='deferred' is of a backward pass, and gradient={gradient!r} has none; "
+            "allowed: method='auto' or 'scan'"
+        )
+    if segments > 1 and online:
+        raise ValueError(
+            f"segments={segments} spares a backward pass memory, and gradient={gradient!r} has none; "
+            "allowed: segments=1"
+        )
 
 
 def gradient(
@@ -103,7 +144,7 @@ def compare_gradients(
       carry: the carry before the first step.
     """
     chex.assert_rank(xs, 3)
-    B = xs.shape[1]
+    cell, B = unclipped(cell), xs.shape[1]
     carry = cell.initial_carry((B,)) if carry is None else carry
     copies = jax.tree.map(lambda p: jnp.broadcast_to(p, (B, *p.shape)), params)
 
@@ -140,30 +181,61 @@ def _error(g, exact):
     )
 
 
-def _bptt(cell, params, xs, carry=None, *, lengths=None, outputs="every", key=None):
-    return unroll(cell, params, xs, carry, lengths=lengths, outputs=outputs)
+def _bptt(cell, params, xs, carry=None, *, lengths=None, key=None, **options):
+    return unroll(cell, params, xs, carry, lengths=lengths, **options)
 
 
-def _truncated(K, cell, params, xs, carry=None, *, lengths=None, outputs="every", key=None):
-    T = xs.shape[0]
-    K = min(K, T)
+def _truncated(K, cell, params, xs, carry=None, *, lengths=None, outputs="every", key=None, **options):
+    T, K = xs.shape[0], min(K, xs.shape[0])
     lengths = clean_lengths(lengths, T, xs.shape[1:-1])
-    lead = T % K or K  # the first piece takes the remainder, so that the last has K steps
-    bounded = functools.partial(_bounded, lengths)
-    carry, first = unroll(cell, params, xs[:lead], carry, lengths=bounded(0, lead))
-    pieces = xs[lead:].reshape(-1, K, *xs.shape[1:])
+    # The first piece of each sequence takes the remainder, so that its last one has K steps.
+    if lengths is None:
+        lead, size, count = T % K or K, T % K or K, T // K - (T % K == 0)
+    else:
+        lead, size, count = jnp.where(lengths % K, lengths % K, K), K, -(-(T - 1) // K)
+    ends = None if lengths is None else _bounded(lengths, 0, lead)
+    carry, first = unroll(cell, params, xs[:size], carry, lengths=ends, **options)
 
-    def piece(carry, inputs):
-        xs, begin = inputs
-        return unroll(cell, params, xs, lax.stop_gradient(carry), lengths=bounded(begin, K))
+    def piece(carry, begin):
+        if lengths is None:
+            steps, carry, left = lax.dynamic_slice_in_dim(xs, begin, K), lax.stop_gradient(carry), None
+        else:
+            left = _bounded(lengths, begin, K)
+            steps, carry = _steps(xs, begin, K), _cut(carry, left)
+        return unroll(cell, params, steps, carry, lengths=left, **options)
 
-    carry, rest = lax.scan(piece, carry, (pieces, lead + K * jnp.arange(pieces.shape[0])))
-    ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b.reshape(-1, *b.shape[2:])]), first, rest)
-    return carry, _select(ys, lengths, outputs)
+    begins = jnp.arange(count).reshape(-1, *[1] * jnp.ndim(lead)) * K + lead
+    carry, rest = lax.scan(piece, carry, begins)
+
+    def join(first, rest):
+        ys = jnp.concatenate([first, rest.reshape(-1, *rest.shape[2:])])
+        if lengths is None:
+            return ys
+        t = jnp.arange(T).reshape(-1, *[1] * lengths.ndim)  # the rest begins at row K, whatever the lead
+        rows = jnp.where(t < lead, t, t - lead + K)
+        return jnp.take_along_axis(ys, rows.reshape(*rows.shape, *[1] * (ys.ndim - rows.ndim)), axis=0)
+
+    return carry, _select(jax.tree.map(join, first, rest), lengths, outputs)
+
+
+def _steps(xs, begin, size):
+    """`size` steps of xs `[T, ..., D]` from each sequence's `begin` `[...]`; those past T repeat the last."""
+    t = jnp.minimum(begin + jnp.arange(size).reshape(-1, *[1] * begin.ndim), xs.shape[0] - 1)
+    return jnp.take_along_axis(xs, t[..., None], axis=0)
+
+
+def _cut(carry, left):
+    """`carry` without a gradient, but for those sequences that have no steps left: theirs is their last carry."""
+
+    def cut(a):
+        goes_on = (left > 0).reshape(*left.shape, *[1] * (a.ndim - left.ndim))
+        return jnp.where(goes_on, lax.stop_gradient(a), a)
+
+    return jax.tree.map(cut, carry)
 
 
 def _bounded(lengths, begin, size):
-    return None if lengths is None else jnp.clip(lengths - begin, 0, size)
+    return jnp.clip(lengths - begin, 0, size)
 
 
 def _select(ys, lengths, outputs):
@@ -175,10 +247,12 @@ def _select(ys, lengths, outputs):
     return jax.tree.map(lambda a: last_valid(a, lengths), ys)
 
 
-def _online(estimate, name, cell, params, xs, carry=None, *, lengths=None, outputs="every", key=None):
+def _online(estimate, name, cell, params, xs, carry=None, *, lengths=None, outputs="every", key=None, **options):
     """`unroll` whose backward pass is `estimate`, sequence by sequence."""
     if name == "uoro" and key is None:
         raise ValueError("gradient 'uoro' draws random signs: pass key=")
+    clipped = unclipped(cell) is not cell
+    check_gradient(name, cotangent_clip=clipped, **{n: options[n] for n in ("method", "segments") if n in options})
     key = jax.random.key(0) if key is None else key
     T, batch_shape = xs.shape[0], xs.shape[1:-1]
     lengths = clean_lengths(lengths, T, batch_shape)
@@ -186,7 +260,7 @@ def _online(estimate, name, cell, params, xs, carry=None, *, lengths=None, outpu
 
     @jax.custom_vjp
     def run(params, xs, carry, lengths, key):
-        return unroll(cell, params, xs, carry, lengths=lengths)
+        return unroll(cell, params, xs, carry, lengths=lengths, **options)
 
     def forward(*args):
         return run(*args), args
@@ -200,25 +274,30 @@ def _online(estimate, name, cell, params, xs, carry=None, *, lengths=None, outpu
         def merge(tree, axis):  # all batch dimensions as one
             return jax.tree.map(lambda a: a.reshape(*a.shape[:axis], B, *a.shape[axis + len(batch_shape) :]), tree)
 
-        def sequence(xs, carry, length, dys, dlast, key):
-            carry, _ = start(cell, params, xs, carry)
-            return estimate(cell, params, carry, xs, length, dys, dlast, key)
-
-        inputs = (merge(xs, 1), merge(carry, 0), lengths.ravel(), merge(dys, 1))
+        wide, *sequences = in_one_precision(params, xs, carry)
+        inputs = (merge(sequences[0], 1), merge(sequences[1], 0), lengths.ravel(), merge(dys, 1))
         dlast = [d for d in jax.tree.leaves(dlast) if d.dtype != jax.dtypes.float0]
         inputs = (*inputs, merge(dlast, 0), jax.random.split(key, B))
+        sequence = functools.partial(_sequence, estimate, cell, wide)
         dparams, dxs, dcarry = jax.vmap(sequence, (1, 0, 0, 1, 0, 0), (0, 1, 0))(*inputs)
-        dparams = jax.tree.map(lambda d, p: jnp.sum(d, axis=0).astype(p.dtype), dparams, params)
-        return dparams, dxs.reshape(xs.shape).astype(xs.dtype), _like(carry, dcarry), None, None
+        dparams = [jnp.sum(d, axis=0) for d in dparams]
+        return _like(params, dparams), _like(xs, dxs), _like(carry, dcarry), None, None
 
     run.defvjp(forward, backward)
     carry, ys = run(params, xs, carry, lengths, key)
     return carry, _select(ys, lengths, outputs)
 
 
-def _like(carry, gradients):
-    """The gradients of the leaves that have one, as a carry; None stands for an integer's."""
-    leaves, structure = jax.tree.flatten(carry)
+def _sequence(estimate, cell, params, xs, carry, length, dys, dlast, key):
+    """`estimate` of one sequence, given the cotangents in the precision of what it computes."""
+    shown = jax.eval_shape(lambda: (cell.output(params, carry, cell.project(params, xs[0])), inexact(carry)))
+    dys, dlast = jax.tree.map(lambda d, like: d.astype(like.dtype), (dys, dlast), shown)
+    return estimate(cell, params, carry, xs, length, dys, dlast, key)
+
+
+def _like(tree, gradients):
+    """The gradients of the leaves that have one, as `tree`; None stands for an integer's."""
+    leaves, structure = jax.tree.flatten(tree)
     gradients = iter(gradients)
     return structure.unflatten(
         [

@@ -2,10 +2,11 @@
 
 Every estimate is `(cell, params, carry, xs, length, dys, dlast, key) -> (dparams, dxs, dcarry)`:
 
-    xs [T, D]; length [], the valid steps; dys [T, ...], dL/dy_t; dlast and dcarry, the gradient by the last and by
-    the first carry: lists of those leaves that are not integers.
+    xs [T, D]; length [], the valid steps; dys [T, ...], dL/dy_t; dlast, dparams, dxs and dcarry, the gradients by the
+    last carry, by params, xs and the first carry: lists of the leaves that are not integers.
 
-theta is all parameters as one vector `[N]`, h the carry as one vector `[n]` (see `jacobians.flatten`).
+theta is all parameters, h the carry and x an input, each as one vector of reals, `[N]`, `[n]` and `[d]` (see
+`jacobians.flatten`).
 """
 
 from collections.abc import Callable
@@ -14,9 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.flatten_util import ravel_pytree
 
-from rnnjax.diagnostics.jacobians import flatten
+from rnnjax.diagnostics.jacobians import flatten, inexact, with_inexact
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.norms import norm
 from rnnjax.types import Array, Carry
@@ -27,28 +27,28 @@ EPSILON = 1e-7  # keeps UORO's ratios of norms finite (Tallec & Ollivier 2018, a
 def rtrl(cell, params, carry, xs, length, dys, dlast, key):
     """M_t = I_t + J_t M_{t-1};  dL/dtheta = sum_t (dL_t/dh_t) M_t."""
     dparams, _ = _with_influence(cell, params, carry, xs, length, dys, dlast, lambda M: M)
-    h, restore = flatten(carry)
+    rebuild, rebuild_xs = with_inexact(carry), with_inexact(xs)
 
-    def replay(xs, h):
+    def replay(xs, first):
         def body(carry, inputs):
             x, valid = inputs
             z = cell.project(params, x)
             new = _freeze(valid, cell.step(params, carry, z), carry)
             return new, _freeze(valid, cell.output(params, new, z), None)
 
-        last, ys = lax.scan(body, restore(h), (xs, jnp.arange(xs.shape[0]) < length))
+        xs = rebuild_xs(xs)
+        last, ys = lax.scan(body, rebuild(first), (xs, jnp.arange(xs.shape[0]) < length))
         return ys, inexact(last)
 
-    _, pull = jax.vjp(replay, xs, h)
-    dxs, dh = pull((dys, dlast))
-    return dparams, dxs, _as_leaves(carry, dh)
+    _, pull = jax.vjp(replay, inexact(xs), inexact(carry))
+    return dparams, *pull((dys, dlast))
 
 
 def snap1(cell, params, carry, xs, length, dys, dlast, key):
     """M_t = I_t + P (J_t M_{t-1}), P the pattern of I_t."""
-    pattern = _pattern(cell, params, carry, xs[0])
+    pattern = _pattern(cell, params, carry, xs)
     dparams, dxs = _with_influence(cell, params, carry, xs, length, dys, dlast, lambda M: jnp.where(pattern, M, 0))
-    return dparams, dxs, jax.tree.map(jnp.zeros_like, inexact(carry))
+    return dparams, _by_step(xs, dxs), jax.tree.map(jnp.zeros_like, inexact(carry))
 
 
 def uoro(cell, params, carry, xs, length, dys, dlast, key):
@@ -59,7 +59,7 @@ def uoro(cell, params, carry, xs, length, dys, dlast, key):
 
     theta_t is a sum over the steps before t, and so is its like for xs; the latter is summed backwards at the end.
     """
-    theta, unravel = ravel_pytree(params)
+    theta, unravel = flatten(params)
 
     def body(state, inputs):
         carry, s, influence, grad = state
@@ -88,18 +88,13 @@ def uoro(cell, params, carry, xs, length, dys, dlast, key):
         return (share + later) / rho_0, share + later
 
     _, weights = lax.scan(back, jnp.zeros((), shares.dtype), (shares, rho_0), reverse=True)
-    dxs = dxs_shown + weights.reshape(-1, *[1] * (xs.ndim - 1)) * dxs
-    return unravel(grad), dxs, jax.tree.map(jnp.zeros_like, inexact(carry))
-
-
-def inexact(carry: Carry) -> list[Array]:
-    """The leaves that a gradient can flow through."""
-    return [a for a in jax.tree.leaves(carry) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    dxs = _by_step(xs, dxs_shown + weights[:, None] * dxs)
+    return _by_leaf(params, grad), dxs, jax.tree.map(jnp.zeros_like, inexact(carry))
 
 
 def _with_influence(cell, params, carry, xs, length, dys, dlast, keep):
     """(dparams, dxs through each step alone), with `keep` applied to J_t M_{t-1} `[n, N]`."""
-    theta, unravel = ravel_pytree(params)
+    theta, unravel = flatten(params)
 
     def body(state, inputs):
         carry, M, grad = state
@@ -115,7 +110,7 @@ def _with_influence(cell, params, carry, xs, length, dys, dlast, keep):
     h = flatten(carry)[0]
     start = (carry, jnp.zeros((h.size, theta.size), h.dtype), jnp.zeros_like(theta))
     (_, _, grad), dxs = lax.scan(body, start, _inputs(carry, xs, length, dys, dlast))
-    return unravel(grad), dxs
+    return _by_leaf(params, grad), dxs
 
 
 class _Step(NamedTuple):
@@ -124,16 +119,17 @@ class _Step(NamedTuple):
     h: Array  # [n], before
     new: Carry  # after
     push: Callable  # tangent of h [n] -> that of the new h [n]
-    pull: Callable  # cotangent of the new h [n] -> those of theta [N], of h [n] and of x
-    pull_output: Callable  # cotangent of y -> those of theta [N], of the new h [n] and of x
+    pull: Callable  # cotangent of the new h [n] -> those of theta [N], of h [n] and of x [d]
+    pull_output: Callable  # cotangent of y -> those of theta [N], of the new h [n] and of x [d]
 
 
 def _step(cell, unravel, theta, carry, x, valid) -> _Step:
     h, restore = flatten(carry)
+    x, restore_x = flatten(x)
 
     def advance(theta, h, x):
         params, old = unravel(theta), restore(h)
-        new = _freeze(valid, cell.step(params, old, cell.project(params, x)), old)
+        new = _freeze(valid, cell.step(params, old, cell.project(params, restore_x(x))), old)
         return flatten(new)[0], new
 
     _, pull, new = jax.vjp(advance, theta, h, x, has_aux=True)
@@ -141,7 +137,7 @@ def _step(cell, unravel, theta, carry, x, valid) -> _Step:
 
     def show(theta, h, x):
         params = unravel(theta)
-        return cell.output(params, new_restore(h), cell.project(params, x))
+        return cell.output(params, new_restore(h), cell.project(params, restore_x(x)))
 
     def push(tangent):
         return jax.jvp(lambda h: advance(theta, h, x)[0], (h,), (tangent,))[1]
@@ -158,16 +154,16 @@ def _inputs(carry, xs, length, dys, dlast):
     return xs, t < length, dys, jnp.where((t == length - 1)[:, None], dlast, 0)
 
 
-def _as_leaves(carry, dh):
-    """The gradient by h `[n]` as that by the leaves."""
-    leaves, structure = jax.tree.flatten(carry)
+def _by_leaf(tree, dreals):
+    """The gradient by the reals of `tree`, one vector, as those by its leaves."""
+    leaves = inexact(tree)
+    if not leaves:
+        return []
+    return jax.vjp(lambda leaves: flatten(with_inexact(tree)(leaves))[0], leaves)[1](dreals)[0]
 
-    def flat(floats):
-        floats = iter(floats)
-        whole = [next(floats) if jnp.issubdtype(a.dtype, jnp.inexact) else a for a in leaves]
-        return flatten(structure.unflatten(whole))[0]
 
-    return jax.vjp(flat, inexact(carry))[1](dh)[0]
+def _by_step(xs, dreals):
+    return jax.vmap(_by_leaf)(xs, dreals)
 
 
 def _freeze(valid, new, old):
@@ -177,27 +173,33 @@ def _freeze(valid, new, old):
     return jax.tree.map(lambda a, b: jnp.where(valid, a.astype(b.dtype), b), new, old)
 
 
-def _pattern(cell, params, carry, x):
-    """Which entries of I_t `[n, N]` can differ from zero: those that do at one of 32 random points.
+def _pattern(cell, params, carry, xs):
+    """Which entries of I_t `[n, N]` can differ from zero: those that do at one of 32 random points or more.
 
-    Random and not where training stands, so that a zero input or a closed ReLU is not taken for the cell's structure.
+    Random and not where training stands, so that a zero input or a closed ReLU is not taken for the cell's structure;
+    but integer inputs, which may choose parameters, are those of the sequence, all of them.
     """
-    theta, unravel = ravel_pytree(params)
+    theta, unravel = flatten(params)
     h, restore = flatten(carry)
+    T = xs.shape[0]
 
     def draw(key, like):
         return jax.random.uniform(key, like.shape, like.dtype, -1, 1)
 
-    def immediate(key):
+    def immediate(inputs):
+        key, t = inputs
         a, b, c = jax.random.split(key, 3)
+        x, restore_x = flatten(xs[t])
         at = _step(
             cell,
             unravel,
             draw(a, theta) / jnp.sqrt(h.size),
             restore(draw(b, h)),
-            draw(c, x),
+            restore_x(draw(c, x)),
             True,
         )
         return jax.vmap(at.pull)(jnp.eye(h.size, dtype=h.dtype))[0] != 0
 
-    return jnp.any(lax.map(immediate, jax.random.split(purpose_key(Purpose.PROBES), 32)), axis=0)
+    draws = 32 if inexact(xs) else max(32, T)
+    keys = jax.random.split(purpose_key(Purpose.PROBES), draws)
+    return jnp.any(lax.map(immediate, (keys, jnp.arange(draws) % T)), axis=0)

@@ -149,17 +149,44 @@ def flatten(carry: Carry) -> tuple[Array, Callable[[Array], Carry]]:
     return h, restore
 
 
-def start(cell: Cell, params: Params, xs: Array, carry: Carry | None) -> tuple[Carry, Any]:
-    """The carry before the first step, in the dtype of `params` and `xs`, and z of every step."""
-    chex.assert_rank(xs, 2)
-    carry = cell.initial_carry(()) if carry is None else carry
-    dtype = jnp.finfo(jnp.result_type(xs, *jax.tree.leaves(params), 0.0)).dtype
+def inexact(tree: Any) -> list[Array]:
+    """The leaves that have a derivative, all but integers, in order."""
+    return [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
+
+
+def with_inexact(tree: Any) -> Callable[[list[Array]], Any]:
+    """A function that puts such leaves as `inexact` finds in their place; the others keep their value."""
+    leaves, treedef = jax.tree.flatten(tree)
+
+    def rebuild(replaced: list[Array]) -> Any:
+        replaced = iter(replaced)
+        return treedef.unflatten([next(replaced) if inexact(leaf) else leaf for leaf in leaves])
+
+    return rebuild
+
+
+def in_one_precision(params: Params, xs: Array, carry: Carry) -> tuple[Params, Array, Carry]:
+    """The same as precise as params and xs together, float32 at least; what is complex or an integer stays so."""
+    dtype = jnp.finfo(jnp.result_type(xs, *jax.tree.leaves(params), jnp.float32)).dtype
 
     def cast(a):
         kind = jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(a) else dtype
-        return jnp.asarray(a, kind if jnp.issubdtype(jnp.result_type(a), jnp.inexact) else None)
+        return jnp.asarray(a, kind if inexact(a) else None)
 
-    return jax.tree.map(cast, carry), cell.project(params, xs)
+    return jax.tree.map(cast, (params, xs, carry))
+
+
+def unclipped(cell: Cell) -> Cell:
+    """`cell` without what `penalties.clip_cotangent` put on it; itself where that is nothing."""
+    plain = getattr(cell.step, "plain", None)
+    return cell if plain is None else cell._replace(**plain)
+
+
+def start(cell: Cell, params: Params, xs: Array, carry: Carry | None) -> tuple[Carry, Any]:
+    """The carry before the first step, in the precision of `params` and `xs`, and z of every step."""
+    chex.assert_rank(xs, 2)
+    carry = cell.initial_carry(()) if carry is None else carry
+    return in_one_precision(params, xs, carry)[2], cell.project(params, xs)
 
 
 def trajectory(cell: Cell, params: Params, xs: Array, carry: Carry | None) -> tuple[Carry, Any]:
@@ -183,7 +210,7 @@ def pull(cell: Cell, params: Params, carry: Carry, z: Any, V: Array) -> Array:
 
 
 def _flat_step(cell, params, carry, z):
-    new = _advance(cell, params, carry, z)
+    new = _advance(unclipped(cell), params, carry, z)
     return flatten(new)[0], new
 
 

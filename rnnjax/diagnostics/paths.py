@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rnnjax.diagnostics.jacobians import unclipped
 from rnnjax.diagnostics.units import carry_names, interpret
 from rnnjax.types import Array, Carry, Cell, Params
 from rnnjax.unroll import make_probe, unroll
@@ -39,6 +40,7 @@ def flow_by_path(
     elementwise part and the rest, "elementwise" alone follows products of E_t, and a part p alone follows
     dp_t/dp_{t-1}.
     """
+    cell = unclipped(cell)
     carry = cell.initial_carry(xs.shape[1:-1]) if carry is None else carry
     parts = carry_names(carry)
     n = len(parts)

@@ -70,7 +70,8 @@ def fisher_memory(W: Array, v: Array, lags: int, noise: float | Array = 1.0) -> 
     H^3 + lags H^2.
 
     Args:
-      W: `[H, H]` of spectral radius below 1; NaN otherwise, where the noise adds up without end.
+      W: `[H, H]` of spectral radius below 1; NaN otherwise, where the noise adds up without end. A radius within H eps
+        of 1 counts as 1: on which side of it W lies, its rounding decides.
       v: `[H]`, how the input enters, such as a row of W_x.
       lags: how many J(k).
       noise: variance of the white noise.
@@ -84,7 +85,7 @@ def fisher_memory(W: Array, v: Array, lags: int, noise: float | Array = 1.0) -> 
         return u @ W, u @ information @ u
 
     _, curve = lax.scan(lag, v, length=lags)
-    finite = jnp.all(jnp.isfinite(C)) & (jnp.trace(C) < 1 / jnp.finfo(C.dtype).eps ** 2)
+    finite = _log_spectral_radius(W) < -v.size * jnp.finfo(C.dtype).eps
     return jax.tree.map(lambda a: jnp.where(finite, a, jnp.nan), FisherMemory(curve, total))
 
 
@@ -96,3 +97,16 @@ def _sum_of_powers(W, M, doublings=30):
         return total + W.T @ total @ W, W @ W
 
     return lax.fori_loop(0, doublings, double, (M, W))[0]
+
+
+def _log_spectral_radius(W, doublings=30):
+    """log |W^m|_F / m at m = 2^doublings (Gelfand 1941), by squaring; the errors of late squarings count 1/m."""
+
+    def double(k, state):
+        rate, W = state
+        W = W @ W
+        size = norm(W)
+        return rate + jnp.log(size) / 2.0 ** (k + 1), W / jnp.where(size > 0, size, 1)
+
+    size = norm(W)
+    return lax.fori_loop(0, doublings, double, (jnp.log(size), W / jnp.where(size > 0, size, 1)))[0]

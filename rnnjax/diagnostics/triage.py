@@ -9,13 +9,12 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from rnnjax.diagnostics.gradient_flow import gradient_flow, rms_over_batch, total_norm
-from rnnjax.diagnostics.jacobians import flatten
+from rnnjax.diagnostics.jacobians import flatten, inexact
 from rnnjax.diagnostics.sensitivity import frobenius_sensitivity
 from rnnjax.diagnostics.units import Units, before_and_after, record_units
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.norms import norm
 from rnnjax.types import Array, Cell, Params
-from rnnjax.unroll import unroll
 
 VERDICTS = ("NaN", "dead", "exploding", "saturated", "vanishing", "healthy")  # the first that holds is the verdict
 EXPLODED, VANISHED = 1e2, 1e-3  # of |dh_T/dh_t|_F / sqrt(n), which an isometry keeps at 1
@@ -109,12 +108,19 @@ def diagnose(
     return judge(*jax.device_get(collect(taps, arrays, key)))
 
 
-def stack_layers(cells: Sequence[Cell], params: Sequence[Params], xs: Array) -> list[Layer]:
-    """Layers each of which reads what the one below shows, for a stack without dropout and residuals."""
+def stack_layers(model: Any, inputs: Array, lengths: Array | None = None) -> list[Layer]:
+    """The recurrent layers of a `Stack` or `SequenceModel`, each with what it read in one pass over `inputs`.
+
+    Of two directions the forward one. Where sequences have `lengths`, which must be known, all are cut to the shortest,
+    so that no padding counts.
+    """
+    *_, read = model(inputs, lengths=lengths, return_inputs=True)
+    steps = inputs.shape[0] if lengths is None else int(np.min(lengths))
     layers = []
-    for cell, p in zip(cells, params, strict=True):
-        layers.append(Layer(cell, p, xs))
-        _, xs = unroll(cell, p, xs)
+    for layer, xs in zip(getattr(model, "stack", model).layers, read, strict=True):
+        forward = getattr(layer, "forward_rnn", layer)
+        params = {name: value[...] for name, value in forward.weights.items()}
+        layers.append(Layer(forward.cell, params, xs[:steps]))
     return layers
 
 
@@ -170,7 +176,7 @@ def _evidence(layer: Layer, flow: Any, key: Array, probes: int, sequences: int) 
         return frobenius_sensitivity(cell, params, xs, key=key, probes=min(probes, n)).log_norm
 
     logs = jax.vmap(sensitivity, in_axes=1)(xs[:, :sequences])
-    states = jnp.concatenate([_real(a) for a in jax.tree.leaves(after)], axis=-1)
+    states = jnp.concatenate([_real(a) for a in inexact(after)], axis=-1)  # [T, B, n]: a clock is no memory
     mean = jnp.sum(states / (states.shape[0] * B), axis=(0, 1))
     return Evidence(
         params_finite=jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in jax.tree.leaves(params)])),
@@ -187,7 +193,8 @@ def _evidence(layer: Layer, flow: Any, key: Array, probes: int, sequences: int) 
 
 
 def _real(a: Array) -> Array:
-    return jnp.concatenate([a.real, a.imag], axis=-1) if jnp.iscomplexobj(a) else a.astype(jnp.result_type(a, float))
+    a = a.reshape(*a.shape[:2], -1)  # a part of the carry may be a matrix, or one number
+    return jnp.concatenate([a.real, a.imag], axis=-1) if jnp.iscomplexobj(a) else a
 
 
 def _dead_share(units: Units) -> Array:

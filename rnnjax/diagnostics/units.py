@@ -1,6 +1,6 @@
 """Gates and units along a trajectory, for any cell, without editing it: what `step` computes on its way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
+from rnnjax.diagnostics.jacobians import inexact, unclipped, with_inexact
 from rnnjax.types import Array, Carry, Cell, Params
 from rnnjax.unroll import unroll
 
@@ -22,7 +23,7 @@ class Units(NamedTuple):
     sigmoid: dict[str, Array]
     tanh: dict[str, Array]
     relu: dict[str, Array]
-    retention: Carry  # dh_t/dh_{t-1} of each unit past every matmul: f of an LSTM's c, z of a GRU, f of an MGU
+    retention: Carry  # dh_t/dh_{t-1} of each unit past every matmul: f of an LSTM's c, z of a GRU; 0 of an integer
     timescale: Carry  # tau = -1/log |retention|, in steps
 
 
@@ -46,6 +47,7 @@ def record_units(cell: Cell, params: Params, xs: Array, carry: Carry | None = No
     operation that mixes units) stopped. Where a part of the carry is gated by f_t, it is f_t, whatever the cell
     calls it, so that it needs no name for the forget-like gate.
     """
+    cell = unclipped(cell)
     before, _ = before_and_after(cell, params, xs, carry)
     zs = cell.project(params, xs)
     found = Units({}, {}, {}, None, None)
@@ -92,10 +94,16 @@ def summarise_units(units: Units, bins: int = 20) -> UnitSummary:
     )
 
 
-def before_and_after(cell: Cell, params: Params, xs: Array, carry: Carry | None = None) -> tuple[Carry, Carry]:
-    """The carries (before, after) every step of `xs` `[T, ..., D]`, each with a leading T."""
+def before_and_after(
+    cell: Cell, params: Params, xs: Array, carry: Carry | None = None, lengths: Array | None = None
+) -> tuple[Carry, Carry]:
+    """The carries (before, after) every step of `xs` `[T, ..., D]`, with a leading T; past `lengths` the last ones."""
     carry = cell.initial_carry(xs.shape[1:-1]) if carry is None else carry
-    _, after = unroll(cell._replace(output=lambda params, carry, z: carry), params, xs, carry)
+    last, after = unroll(cell._replace(output=lambda params, carry, z: carry), params, xs, carry, lengths=lengths)
+    if lengths is not None:  # `unroll` shows zeros there
+        valid = jnp.arange(xs.shape[0]).reshape(-1, *[1] * lengths.ndim) < lengths
+        fit = lambda a: valid.reshape(*valid.shape, *[1] * (a.ndim - valid.ndim))  # noqa: E731
+        after = jax.tree.map(lambda a, end: jnp.where(fit(a), a, end), after, last)
     before = jax.tree.map(lambda c, a: jnp.concatenate([c[None].astype(a.dtype), a[:-1]]), carry, after)
     return before, after
 
@@ -104,6 +112,22 @@ def carry_names(carry: Carry) -> tuple[str, ...]:
     """The names of a carry's parts in the order of its leaves: ("c", "h") for an LSTM, ("h",) for a bare array."""
     paths, _ = jax.tree_util.tree_flatten_with_path(carry)
     return tuple(jax.tree_util.keystr(path, simple=True, separator=".") or "h" for path, _ in paths)
+
+
+def layer_names(carries: Sequence[Carry], bidirectional: bool = False) -> tuple[str, ...]:
+    """The names of all parts of a stack's carries in the order of their leaves: `layer0.c`, `layer1.backward.h`.
+
+    Args:
+      carries: one a layer, a pair (forward, backward) where `bidirectional`: a tree does not say that by itself, as a
+        pair may be a carry.
+      bidirectional: whether the stack runs in both directions.
+    """
+    names = []
+    for number, carry in enumerate(carries):
+        directions = zip(("forward.", "backward."), carry, strict=True) if bidirectional else [("", carry)]
+        for direction, parts in directions:  # a dot stands between levels of the stack alone
+            names += [f"layer{number}.{direction}{name.replace('.', '_')}" for name in carry_names(parts)]
+    return tuple(names)
 
 
 def interpret(function: Callable, *args, elementwise: bool = False):
@@ -176,13 +200,14 @@ def _retention(cell: Cell, params: Params, before: Carry, zs) -> Carry:
     def elementwise(carry):
         return interpret(lambda c: cell.step(params, c, zs), carry, elementwise=True)[0]
 
-    leaves, structure = jax.tree.flatten(before)
+    rebuild, leaves = with_inexact(before), inexact(before)
     kept = []
     for i in range(len(leaves)):
         tangent = [jnp.ones_like(a) if i == j else jnp.zeros_like(a) for j, a in enumerate(leaves)]
-        _, change = jax.jvp(elementwise, (before,), (jax.tree.unflatten(structure, tangent),))
-        kept.append(jax.tree.leaves(change)[i])
-    return jax.tree.unflatten(structure, kept)
+        _, change = jax.jvp(lambda leaves: inexact(elementwise(rebuild(leaves))), (leaves,), (tangent,))
+        kept.append(change[i])
+    kept = iter(kept)
+    return jax.tree.map(lambda a: next(kept) if inexact(a) else jnp.zeros(a.shape), before)
 
 
 def _timescale(retention):
