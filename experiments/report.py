@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.flags import BadSetting, define_path, define_paths, main_with_errors
 from experiments.html_page import escape, figures_html, page_html, table_html
-from rnnjax import plotting
+from rnnjax import plotting, setting_plots
 from rnnjax.intervals import median, quantile, told_apart, wilson_interval
 from rnnjax.plot_style import cell_color
 from rnnjax.run_data import RunData, diverged_at, group_by_setting, read_run, recorded_reach
@@ -176,10 +176,14 @@ def _problem(settings):
     ]
     runs = [run for setting in best for run in setting.runs]
     figures = [("Learning curves of these settings", lambda **o: plotting.learning_curve(runs, **o))]
-    if len({setting.config["lr"] for setting in settings}) > 1:
+    numbers = {n: {s.config[n] for s in settings} for n in varied if _is_number(settings, n)}
+    if 1 < len(numbers.get("lr", ())) <= setting_plots.MAX_COLUMNS:
         figures.append(
             ("Learning rate and cell: median score, and how many seeds solved it", _lr_map(settings, best, name))
         )
+    for n in (n for n, values in numbers.items() if len(values) > setting_plots.MAX_COLUMNS):
+        caption = f"{n}: median score of each setting; full where a seed solved the task"
+        figures.append((caption, _scatter(settings, best, n, name)))
     parts.append(figures_html(figures))
     parts.append(_gradient_maps(best))
     if len(settings) > len(best):
@@ -242,7 +246,21 @@ def _lr_map(settings, best, name):
     lower = not settings[0].runs[0].result["higher_is_better"]
     columns = [_number(rate) for rate in rates]
     options = {"column_label": "learning rate", "label": f"median {name}", "lower_is_better": lower}
-    return lambda **o: plotting.heat_map(values, texts, cells, columns, **options, **o)
+    return lambda **o: setting_plots.heat_map(values, texts, cells, columns, **options, **o)
+
+
+def _scatter(settings, best, varied, name):
+    """The figure of every setting's median against the number `varied`, of which a random search drew many."""
+    points = {}
+    for cell in (s.config["cell"] for s in best):
+        of_cell = [s for s in settings if s.config["cell"] == cell]
+        points[cell] = zip(*((s.config[varied], s.quartiles[1], s.solved > 0) for s in of_cell), strict=True)
+    points = {cell: tuple(columns) for cell, columns in points.items()}
+    return lambda **o: setting_plots.score_scatter(points, column_label=varied, label=f"median {name}", **o)
+
+
+def _is_number(settings, name):
+    return all(type(s.config[name]) in (int, float) for s in settings)
 
 
 def _gradient_maps(best):

@@ -10,18 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from rnnjax.plot_style import (
     DECADES,
-    GREY,
     add_legend,
     add_patches,
     cell_color,
-    colormap,
     ink,
     log_mesh,
     new_figure,
@@ -202,42 +199,6 @@ def gradient_profiles(
     return write(figure, out)
 
 
-def heat_map(
-    values: np.ndarray,
-    texts: Sequence[Sequence[str]],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    out: str | os.PathLike | None = None,
-    *,
-    column_label: str,
-    label: str,
-    lower_is_better: bool = True,
-    dark: bool = False,
-) -> Figure:
-    """A table in colours, the best in yellow: values `[rows, columns]`, NaN where nothing was run, and their texts."""
-    values = np.ma.masked_invalid(np.asarray(values, float))
-    shape = (0.9 + 0.95 * len(columns), 1.5 + 0.5 * len(rows))
-    figure, (axes,) = new_figure(dark, width=max(shape[0], 4.6), height=shape[1])
-    log = bool(values.count()) and values.min() > 0 and values.max() / values.min() > 10
-    norm = (LogNorm if log else Normalize)(values.min(), values.max()) if values.count() else Normalize(0, 1)
-    colors = colormap("viridis_r" if lower_is_better else "viridis")
-    axes.pcolormesh(values, norm=norm, cmap=colors, edgecolors=paper(dark), linewidth=2)
-    for i, j in np.ndindex(*values.shape):
-        masked = np.ma.getmaskarray(values)[i, j]
-        light = masked or np.dot(colors(norm(values[i, j]))[:3], (0.3, 0.59, 0.11)) > 0.5
-        axes.text(j + 0.5, i + 0.5, _lines(texts[i][j]), ha="center", va="center", fontsize=9,
-                  color="black" if light else "white")  # fmt: skip
-    axes.set_facecolor(GREY)
-    axes.grid(False)
-    axes.set_xticks(np.arange(len(columns)) + 0.5, [plain(c) for c in columns])
-    axes.set_yticks(np.arange(len(rows)) + 0.5, [plain(r) for r in rows])
-    axes.tick_params(length=0)
-    axes.invert_yaxis()
-    axes.set_xlabel(plain(column_label))
-    axes.set_title(plain(label), fontsize=10)
-    return write(figure, out)
-
-
 def _as_run(run):
     return run if isinstance(run, RunData) else read_run(run)
 
@@ -295,7 +256,3 @@ def _from_the_end(values):
     back = values[:, last[0] :: -1].astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.arange(back.shape[1]), np.where(np.isfinite(back), back / back[:, :1], np.nan)
-
-
-def _lines(text):
-    return "\n".join(map(plain, text.split("\n")))

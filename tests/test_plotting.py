@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from rnnjax import diagnostic_plots, plot_style, plotting, run_data
+from rnnjax import diagnostic_plots, plot_style, plotting, run_data, setting_plots
 
 STEPS = np.array([10, 20, 30])
 
@@ -185,13 +185,25 @@ def test_gradient_profiles_are_relative_to_the_last_gradient(tmp_path):
 def test_heat_map_has_the_best_in_yellow_and_gaps_in_grey(tmp_path):
     texts = [["a", "b"], ["c", ""]]
     options = {"column_label": "lr", "label": "median"}
-    figure = plotting.heat_map([[0.1, 0.9], [0.5, np.nan]], texts, "xy", "zw", tmp_path / "out.png", **options)
+    figure = setting_plots.heat_map([[0.1, 0.9], [0.5, np.nan]], texts, "xy", "zw", tmp_path / "out.png", **options)
     (mesh,) = figure.axes[0].collections
     figure.canvas.draw()
     best, worst, _, gap = mesh.get_facecolors()[:, :3]
     assert best[0] > 0.9 and best[1] > 0.8 and worst.max() < 0.4
     assert matplotlib.colors.to_hex(gap) == plot_style.GREY
     assert [text.get_text() for text in figure.axes[0].texts] == ["a", "b", "c", ""]
+    assert_drawn(tmp_path / "out.png")
+
+
+def test_score_scatter_fills_what_was_solved_and_crosses_what_is_not_finite(tmp_path):
+    points = {"rnn": ([1e-4, 1e-2], [0.1, np.inf], [False, False]), "gru": ([1e-3], [0.001], [True])}
+    figure = setting_plots.score_scatter(points, tmp_path / "out.png", column_label="lr", label="median mse")
+    axes = figure.axes[0]
+    circles = [c for c in axes.collections if len(c.get_offsets())]
+    assert [c.get_offsets().tolist() for c in circles] == [[[1e-4, 0.1]], [[1e-3, 0.001]]]
+    assert [len(c.get_facecolors()) and c.get_facecolors()[0, 3] for c in circles] == [0, 1]
+    assert axes.lines[0].get_xdata().tolist() == [1e-2]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert_drawn(tmp_path / "out.png")
 
 

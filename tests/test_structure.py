@@ -34,7 +34,7 @@ TOWERS = (
         ("runs",),
         ("run_data", "plot_style"),
         ("plotting",),
-        ("diagnostic_plots",),
+        ("diagnostic_plots", "setting_plots"),
     ),  # files in, figures out: they know no model, and no library code knows them
 )
 FLOOR = {name: (t, height) for t, tower in enumerate(TOWERS) for height, names in enumerate(tower) for name in names}
