@@ -13,7 +13,7 @@ from rnnjax.cells.check import check_cell
 from rnnjax.diagnostics.forward_mode import check_gradient, gradient_of
 from rnnjax.diagnostics.penalties import clip_cotangent
 from rnnjax.types import Array, Carry, Cell, Params
-from rnnjax.unroll import clean_lengths, last_valid, make_probe, make_taps, unroll, zero_past
+from rnnjax.unroll import clean_lengths, in_precision, last_valid, make_probe, make_taps, unroll, zero_past
 
 READOUTS = ("last", "every", "mean")
 
@@ -108,8 +108,10 @@ class SequenceModel(nnx.Module):
             bidirectional.
           return_inputs, first_outputs: as in `Stack`; what each layer read comes last.
         """
+        batch_shape = inputs.shape[1:] if isinstance(self.encoder, nnx.Embed) else inputs.shape[1:-1]
+        lengths = clean_lengths(lengths, inputs.shape[0], batch_shape)
+        inputs = zero_past(inputs, lengths)  # padding that is not finite would spoil the encoder's gradient
         xs = inputs if self.encoder is None else self.encoder(inputs)
-        lengths = clean_lengths(lengths, xs.shape[0], xs.shape[1:-1])
         outputs = "last" if self.steps_read == "last" else "every"
         carry, ys, read = self.stack(
             xs,
@@ -274,6 +276,7 @@ class Bidirectional(nnx.Module):
         y_t = merge(forward_t, backward_t)      Schuster & Paliwal (1997), Bidirectional recurrent neural networks
 
     The backward one starts at each sequence's own last step. Carries, taps and probes are pairs (forward, backward).
+    `merge_fn` may return anything, as in Flax; `rngs` is taken for Flax's sake, as a recurrence draws nothing.
     """
 
     def __init__(
@@ -284,14 +287,22 @@ class Bidirectional(nnx.Module):
         merge_fn: Callable[[Array, Array], Array] = _concatenate,
         time_major: bool = False,
         return_carry: bool = False,
+        rngs: nnx.Rngs | bool = True,
     ):
         self.forward_rnn = forward_rnn
         self.backward_rnn = backward_rnn
         self.merge_fn = merge_fn
         self.time_major = time_major
         self.return_carry = return_carry
-        shown = (jax.ShapeDtypeStruct((rnn.out_features,), jnp.float32) for rnn in (forward_rnn, backward_rnn))
-        self.out_features = jax.eval_shape(merge_fn, *shown).shape[-1]
+
+    @property
+    def out_features(self) -> int:
+        """How many features a step of the merged outputs has; ValueError where they are not one array."""
+        shown = (jax.ShapeDtypeStruct((2, 2, rnn.out_features), jnp.float32) for rnn in self._pair)
+        merged = jax.eval_shape(self.merge_fn, *shown)
+        if not isinstance(merged, jax.ShapeDtypeStruct):
+            raise ValueError(f"merge_fn returns a {type(merged).__name__}; allowed in a stack: one array [..., O]")
+        return merged.shape[-1]
 
     def __call__(
         self,
@@ -370,6 +381,7 @@ class RNN(nnx.Module):
       cotangent_clip: largest |dL/dh_t| passed on from step to step (see `penalties.clip_cotangent`); 0 does not clip.
         `cell` is the plain one, for diagnostics and penalties to measure.
       rngs: its `params` stream draws the parameters.
+      unroll, state_axes, broadcast_rngs: of Flax, which has its defaults alone here.
 
     After `model.eval()` the gradient is that of plain BPTT: unclipped, and nothing is drawn.
 
@@ -390,8 +402,18 @@ class RNN(nnx.Module):
         segments: int = 1,
         gradient: str = "bptt",
         cotangent_clip: float = 0.0,
+        unroll: int = 1,
+        state_axes: None = None,
+        broadcast_rngs: None = None,
         rngs: nnx.Rngs,
     ):
+        for name, value, default in (
+            ("unroll", unroll, 1),
+            ("state_axes", state_axes, None),
+            ("broadcast_rngs", broadcast_rngs, None),
+        ):
+            if value != default:
+                raise ValueError(f"{name} is {value!r}; allowed: {default}, as a cell has no state but its carry")
         check_cell(cell, in_features)
         check_gradient(gradient, method=method, segments=segments, cotangent_clip=cotangent_clip, reverse=reverse)
         if method == "deferred" and cell.gates is None:
@@ -463,7 +485,9 @@ class RNN(nnx.Module):
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
         """What a call starts from by default, `[..., H]`, in the dtype that it computes in."""
-        return jax.tree.map(lambda a: a.astype(_given(self.dtype, a.dtype)), self.cell.initial_carry(batch_shape))
+        params = [param[...] for param in self.weights.values()]
+        dtype = jnp.result_type(*params, jnp.bfloat16) if self.dtype is None else self.dtype
+        return jax.tree.map(lambda a: in_precision(a, dtype), self.cell.initial_carry(batch_shape))
 
     def make_taps(self, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
         """Zeros `[T, ..., H]` for each part of the carry; the gradient by them is dL/dh_t (see `unroll`)."""

@@ -79,7 +79,7 @@ def unroll(
         dummy if dummy is None else like(name, dummy, jax.eval_shape(lambda make=make: make(cell, T, batch_shape)))
         for name, dummy, make in (("taps", taps, make_taps), ("probe", probe, make_probe))
     )
-    params, xs, carry = _in_precision(dtype, params, xs, carry)
+    params, xs, carry = _all_in_precision(dtype, params, xs, carry)
     params, xs, carry, lengths, taps, probe = all_varying(params, xs, carry, lengths, taps, probe)
     flip = functools.partial(_flip, lengths=lengths) if reverse else lambda tree: tree
     mask = None if lengths is None else _valid(lengths, T)
@@ -239,17 +239,17 @@ def _where(mask, a, b):
     return jnp.where(mask.reshape(*mask.shape, *[1] * (a.ndim - mask.ndim)), a, b)
 
 
-def _in_precision(dtype, params, xs, carry):
+def _all_in_precision(dtype, params, xs, carry):
     """All three cast to `dtype`, or to what params and xs are in together; where they are integers, the default."""
     if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(f"dtype is {jnp.dtype(dtype)}; allowed: a floating or complex one")
     if dtype is None:
         dtype = jnp.result_type(xs, *jax.tree.leaves(params))
         dtype = dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(dtype, float)
-    return jax.tree.map(lambda a: _cast(a, dtype), (params, xs, carry))
+    return jax.tree.map(lambda a: in_precision(a, dtype), (params, xs, carry))
 
 
-def _cast(a, dtype):
+def in_precision(a, dtype):
     """`a` in the precision of `dtype`; what is complex stays complex, what is real real, integers as they are."""
     if jnp.iscomplexobj(a):
         return a.astype(jnp.result_type(dtype, jnp.complex64))

@@ -121,6 +121,73 @@ def test_bidirectional_is_called_as_flax_bidirectional_is(merge):
     assert_close(ends, (merge or (lambda a, b: jnp.concatenate([a, b], -1)))(last[0][1], last[1][1]))
 
 
+@pytest.mark.parametrize(
+    "merge",
+    [
+        lambda a, b: jnp.concatenate([a, b], axis=2),
+        lambda a, b: (a, b),
+        lambda a, b: jnp.concatenate([a[:, -1], b[:, 0]], -1),
+    ],
+    ids=["by axis", "a pair", "by time"],
+)
+def test_bidirectional_merges_what_flax_merges(merge):
+    directions = [flax_and_ours(seed=seed) for seed in (0, 1)]
+    (forward, ours_forward), (backward, ours_backward) = directions
+    theirs = nnx.Bidirectional(forward, backward, merge_fn=merge, rngs=nnx.Rngs(0))
+    ours = Bidirectional(ours_forward, ours_backward, merge_fn=merge, rngs=nnx.Rngs(0))
+    inputs = normal(1, B, T, D)
+    assert_close(ours(inputs), theirs(inputs))
+    if isinstance(ours(inputs), tuple):
+        with pytest.raises(ValueError, match="merge_fn returns a tuple; allowed in a stack: one array"):
+            _ = ours.out_features
+    else:
+        assert ours.out_features == 2 * H
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"unroll": 4}, "unroll is 4; allowed: 1"),
+        ({"broadcast_rngs": "dropout"}, "broadcast_rngs is 'dropout'; allowed: None"),
+        ({"cell": gru(H)._replace(output=lambda p, h, z: (h, z))}, "output returns a tuple; allowed: one array"),
+    ],
+)
+def test_what_flax_has_and_a_layer_has_not_is_one_line(options, message):
+    RNN(gru(H), D, unroll=1, broadcast_rngs=None, rngs=nnx.Rngs(0))
+    with pytest.raises((TypeError, ValueError), match=message):
+        RNN(**({"cell": gru(H), "in_features": D, "rngs": nnx.Rngs(0)} | options))
+
+
+@pytest.mark.parametrize("gradient", ["bptt", "tbptt:2", "snap1"])
+def test_an_integer_carry_and_a_plain_tuple_start_as_the_cells_own(gradient):
+    layer, x = RNN(lstm(H), D, gradient=gradient, rngs=nnx.Rngs(0)), normal(1, B, T, D)
+
+    def loss(carry):
+        return nnx.value_and_grad(lambda layer: jnp.sum(layer(x, initial_carry=carry) ** 2))(layer)
+
+    integers, floats = (jnp.ones((B, H), dtype) for dtype in (int, float))
+    ours = loss((integers, integers))
+    assert ours[0] > 1
+    assert_close(ours, loss(LSTMCarry(floats, floats)), 0)
+
+
+def test_the_carry_a_call_starts_from_has_the_precision_it_computes_in():
+    with jax.enable_x64(True):
+        layer = RNN(lstm(H), D, rngs=nnx.Rngs(0))
+        x = normal(1, B, T, D).astype(jnp.float32)
+        last, _ = layer(x, return_carry=True)
+        assert jax.tree.map(jnp.shape, last) == jax.tree.map(jnp.shape, layer.initial_carry((B,)))
+        assert {a.dtype for a in (*last, *layer.initial_carry((B,)))} == {jnp.dtype("float32")}
+    clock = gru(H)._replace(
+        initial_carry=lambda shape: (jnp.zeros((*shape, H)), jnp.zeros(shape, int)),
+        step=lambda p, c, z: (gru(H).step(p, c[0], z), c[1] + 1),
+        output=lambda p, c, z: c[0],
+        gates=None,
+    )
+    h, t = RNN(clock, D, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)).initial_carry((B,))
+    assert (h.dtype, t.dtype) == (jnp.bfloat16, jnp.int32)
+
+
 class Tagger(nnx.Module):
     """What a user of Flax would write, with our layer where Flax's would be."""
 
@@ -292,23 +359,27 @@ def test_residual_adds_where_widths_agree(bidirectional):
     [
         {"residual": True},
         {"bidirectional": True, "residual": True, "readout": "mean"},
-        {"gradient": "tbptt:2"},
+        {"gradient": "tbptt:2", "embedding_size": H},
+        {"gradient": "rtrl"},
     ],
 )
-def test_unsigned_lengths_with_a_zero(options):
-    """The same outputs and gradients, all finite, as for signed ones; what is past T or below 0 is refused."""
+def test_unsigned_lengths_with_a_zero_and_padding_that_is_not_finite(options):
+    """Outputs and gradients are finite, and as for signed ones and zeros; a length past T or below 0 is refused."""
     width = 2 * H if "bidirectional" in options else H
     model = SequenceModel([gru(H)] * 2, input_size=width, output_size=O, **options, rngs=nnx.Rngs(0))
     x = normal(1, T, B, width)
     graphdef, state = nnx.split(model)
 
     @jax.jit
-    def run(lengths):
+    def run(lengths, x):
         return jax.value_and_grad(lambda state: jnp.sum(nnx.merge(graphdef, state)(x, lengths=lengths) ** 2))(state)
 
-    unsigned, signed = (run(jnp.array([0, T, 2], dtype)) for dtype in (jnp.uint8, jnp.int32))
+    def padded(value):
+        return jnp.where((jnp.arange(T)[:, None] < jnp.array([0, T, 2]))[..., None], x, value)
+
+    unsigned = run(jnp.array([0, T, 2], jnp.uint8), padded(np.nan))
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(unsigned))
-    assert_close(unsigned, signed, 0)
+    assert_close(unsigned, run(jnp.array([0, T, 2]), padded(0.0)), 0)
     for impossible in (T + 1, -1):
         with pytest.raises(ValueError, match=f"a length is {impossible}; allowed: 0 to {T}"):
             model(x, lengths=jnp.array([0, impossible, 2]))

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from rnnjax.cells.check import given_carry
 from rnnjax.diagnostics import influence
 from rnnjax.diagnostics.jacobians import in_one_precision, inexact, unclipped
 from rnnjax.norms import norm
 from rnnjax.types import Array, Carry, Cell, Params
-from rnnjax.unroll import clean_lengths, last_valid, unroll
+from rnnjax.unroll import clean_lengths, last_valid, unroll, zero_past
 
 ONLINE = ("rtrl", "snap1", "uoro")  # without a backward pass over the parameters
 METHODS = ("bptt", "tbptt:K", *ONLINE)
@@ -256,7 +257,8 @@ def _online(estimate, name, cell, params, xs, carry=None, *, lengths=None, outpu
     key = jax.random.key(0) if key is None else key
     T, batch_shape = xs.shape[0], xs.shape[1:-1]
     lengths = clean_lengths(lengths, T, batch_shape)
-    carry = cell.initial_carry(batch_shape) if carry is None else carry
+    xs = zero_past(xs, lengths)
+    carry = cell.initial_carry(batch_shape) if carry is None else given_carry(cell, carry, batch_shape)
 
     @jax.custom_vjp
     def run(params, xs, carry, lengths, key):
