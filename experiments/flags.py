@@ -12,6 +12,7 @@ from pathlib import Path
 
 from absl import app, flags
 
+from experiments.numerics import set_numerics
 from rnnjax import config as configs
 from rnnjax import runs
 
@@ -101,6 +102,7 @@ def main_with_errors(
     `absl.app.run` would print the usage too, exit with 1, and turn on the INFO messages of every library.
     """
     _open_streams()
+    set_numerics()  # already a config is checked by shapes and dtypes
     try:
         sys.exit(main(_parse_flags(sys.argv if argv is None else argv, flag_values)))
     except (BadSetting, flags.Error, app.UsageError, runs.RunRefused) as error:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.flags import BadSetting
+from experiments.numerics import set_numerics
 from rnnjax import language, plotting, runs
 from rnnjax.cells import CELLS
 from rnnjax.config import Config
@@ -212,52 +213,17 @@ def plain_numbers(value: Any) -> Any:
     return value
 
 
-# Every setting of JAX that changes what a run computes, at JAX's own default: an environment variable sets each of them
-# too, and what an environment says is recorded nowhere. float64 follows from the config; a device is named by the user.
-NUMERICS = {
-    "jax_default_prng_impl": "threefry2x32",
-    "jax_threefry_partitionable": True,
-    "jax_threefry_gpu_kernel_lowering": False,
-    "jax_random_seed_offset": 0,
-    "jax_enable_custom_prng": False,
-    "jax_legacy_prng_key": "allow",
-    "jax_high_dynamic_range_gumbel": False,
-    "jax_default_matmul_precision": None,
-    "jax_numpy_dtype_promotion": "standard",
-    "jax_numpy_rank_promotion": "allow",
-    "jax_allow_f16_reductions": True,
-    "jax_softmax_custom_jvp": False,
-    "jax_use_direct_linearize": True,
-    "jax_disable_jit": False,
-    "jax_disable_most_optimizations": False,
-    "jax_compiler_enable_remat_pass": True,
-    "jax_debug_nans": False,
-    "jax_debug_infs": False,
-    "jax_error_checking_behavior_nan": "ignore",
-    "jax_error_checking_behavior_divide": "ignore",
-    "jax_error_checking_behavior_oob": "ignore",
-}
-
-
 def prepare_devices(config: Config, start: bool = True) -> None:
     """Makes each core that this process may use a device, and JAX compute what `config` says, whatever the environment.
 
     `start=False` leaves JAX's devices alone, for `jax.distributed` to start. Raises BadSetting where there are none.
     """
-    set_numerics(config)
+    set_numerics(config.dtype)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # JAX has started already, with the devices that it has
             jax.config.update("jax_num_cpu_devices", usable_cores())
     if start:
         device_info()
-
-
-def set_numerics(config: Config) -> None:
-    """Sets all of NUMERICS, and float64 where `config` computes in it and nowhere else."""
-    known = jax.config.values
-    for name, value in (NUMERICS | {"jax_enable_x64": config.dtype == "float64"}).items():
-        if name in known:  # another version of JAX may have fewer
-            jax.config.update(name, value)
 
 
 def usable_cores() -> int:

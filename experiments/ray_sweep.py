@@ -10,6 +10,7 @@ import jax
 from experiments import outputs
 from experiments.flags import config_of_file
 from experiments.lanes import Options, run_sweep
+from experiments.numerics import set_numerics
 from experiments.sweep_files import TABLES, open_store
 from experiments.tracing import traced_lanes
 from rnnjax import runs, sweep
@@ -86,7 +87,7 @@ def run_share(
         raise runs.RunRefused(
             f"{', '.join(set(found) | set(digests))}: another on this worker than where it was started"
         )
-    outputs.set_numerics(Config())
+    set_numerics()
     jax.config.update("jax_num_cpu_devices", 1)
     with runs.stop_signals() as stop:
         while True:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from experiments import flags as settings  # noqa: E402
 from experiments import html_page, outputs  # noqa: E402
+from experiments.numerics import set_numerics  # noqa: E402
 
 FILES = {
     "good.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(lr=1, seq_len=20)\n",
@@ -203,11 +204,13 @@ os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
 import jax
 import jax.numpy as jnp
 import numpy as np
-from experiments import outputs
+from experiments import flags, outputs
 from tests.test_flags import numbers_of_a_run
 from rnnjax.config import Config
-outputs.prepare_devices(Config())
-print(json.dumps([jax.device_count(), numbers_of_a_run()]))
+def main(_):
+    outputs.prepare_devices(flags.checked(Config()))
+    print(json.dumps([jax.device_count(), numbers_of_a_run()]))
+flags.main_with_errors(main)
 """
 
 
@@ -231,9 +234,9 @@ def test_every_setting_of_jax_that_changes_numbers_is_set():
     try:
         for name, value in HOSTILE.items():
             jax.config.update(name, value)
-        outputs.set_numerics(Config())
+        set_numerics()
         assert {name: jax.config.values[name] for name in HOSTILE} == before
-        outputs.set_numerics(Config(dtype="float64"))
+        set_numerics("float64")
         assert jax.config.jax_enable_x64
     finally:
         for name, value in before.items():
@@ -379,9 +382,9 @@ def test_launcher_as_a_process(folder):
     launcher.write_text(
         f"""'''Says what it does.'''
 import sys
-sys.path.insert(0, {str(ROOT / "experiments")!r})
-import flags
+sys.path.insert(0, {str(ROOT)!r})
 from absl import flags as absl_flags
+from experiments import flags
 flags.define_config()
 absl_flags.DEFINE_string("workdir", None, "where to run")
 flags.main_with_errors(lambda argv: print(flags.load_config()))
