@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -221,7 +220,7 @@ class Stack(nnx.Module):
             as a function of these.
         """
         lengths = clean_lengths(lengths, xs.shape[0], xs.shape[1:-1])
-        each = [(None,) * len(self.layers) if a is None else a for a in (initial_carry, taps, probe)]
+        each = _each(len(self.layers), "layer", initial_carry=initial_carry, taps=taps, probe=probe)
         # Padding must not be added to outputs past the length by a residual, nor count in a diagnostic.
         carries, inputs, ys = [], [], zero_past(xs, lengths)
         for layer, carry, tap, dummy in zip(self.layers, *each, strict=True):
@@ -325,8 +324,8 @@ class Bidirectional(nnx.Module):
         `[B, 2 H]`: each direction's last step in its running order.
         """
         directions = []
-        pairs = zip(*((None, None) if a is None else a for a in (initial_carry, taps, probe)), strict=True)
-        for rnn, backwards, (carry, tap, dummy) in zip(self._pair, (False, True), pairs, strict=True):
+        pairs = _each(2, "direction", initial_carry=initial_carry, taps=taps, probe=probe)
+        for rnn, backwards, carry, tap, dummy in zip(self._pair, (False, True), *pairs, strict=True):
             directions.append(
                 rnn(
                     inputs,
@@ -465,7 +464,10 @@ class RNN(nnx.Module):
         """
         time_major, reverse = _given(time_major, self.time_major), _given(reverse, self.reverse)
         xs = inputs if time_major else jnp.moveaxis(inputs, -2, 0)
-        chex.assert_axis_dimension(xs, -1, self.in_features)
+        if xs.shape[-1] != self.in_features:
+            raise ValueError(
+                f"inputs have {xs.shape[-1]} features; allowed: {self.in_features}, the layer's in_features"
+            )
         seq_lengths = clean_lengths(seq_lengths, xs.shape[0], xs.shape[1:-1])
         params: Params = {name: param[...] for name, param in self.weights.items()}
         gradient, clip = ("bptt", 0.0) if self.deterministic else (self.gradient, self.cotangent_clip)
@@ -507,6 +509,15 @@ def _run(static, params, xs, carry, lengths, taps, probe, key):
     else:
         run = functools.partial(gradient_of(gradient), key=key)
     return run(cell, params, xs, carry, lengths=lengths, **dict(options))
+
+
+def _each(count: int, of: str, **given) -> list:
+    """What was given for each layer or direction, None for each where nothing was."""
+    for name, value in given.items():
+        if value is not None and not (isinstance(value, tuple | list) and len(value) == count):
+            found = f"has {len(value)} entries" if isinstance(value, tuple | list) else f"is a {type(value).__name__}"
+            raise ValueError(f"{name} {found}; allowed: a tuple with {count}, one a {of}")
+    return [(None,) * count if value is None else value for value in given.values()]
 
 
 def _given(value, default):

@@ -96,7 +96,7 @@ def test_rnn_takes_any_batch_shape_and_a_length_of_zero():
     last, ys = ours(inputs, initial_carry=carry, seq_lengths=jnp.array([0, T, 0]), return_carry=True)
     assert_close(jax.tree.map(lambda a: a[::2], last), jax.tree.map(lambda a: a[::2], carry), 0)
     assert not np.any(ys[::2]) and np.all(ys[1] != 0)
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="inputs have 3 features; allowed: 2"):
         ours(normal(1, B, T, D + 1))
 
 
@@ -158,17 +158,23 @@ def test_what_flax_has_and_a_layer_has_not_is_one_line(options, message):
         RNN(**({"cell": gru(H), "in_features": D, "rngs": nnx.Rngs(0)} | options))
 
 
-@pytest.mark.parametrize("gradient", ["bptt", "tbptt:2", "snap1"])
-def test_an_integer_carry_and_a_plain_tuple_start_as_the_cells_own(gradient):
-    layer, x = RNN(lstm(H), D, gradient=gradient, rngs=nnx.Rngs(0)), normal(1, B, T, D)
+@pytest.mark.parametrize("gradient", ["tbptt:2", "rtrl"])
+def test_an_integer_carry_a_plain_tuple_and_padding_that_is_not_finite(gradient):
+    graphdef, state = nnx.split(RNN(lstm(H), D, gradient=gradient, rngs=nnx.Rngs(0)))
+    x, lengths = normal(1, B, T, D), jnp.array([0, T, 2])
 
-    def loss(carry):
-        return nnx.value_and_grad(lambda layer: jnp.sum(layer(x, initial_carry=carry) ** 2))(layer)
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def run(carry, padding):
+        def loss(state):
+            inputs = jnp.where((jnp.arange(T) < lengths[:, None])[..., None], x, padding)
+            return jnp.sum(nnx.merge(graphdef, state)(inputs, initial_carry=carry, seq_lengths=lengths) ** 2)
+
+        return jax.value_and_grad(loss)(state)
 
     integers, floats = (jnp.ones((B, H), dtype) for dtype in (int, float))
-    ours = loss((integers, integers))
+    ours = run((integers, integers), np.nan)
     assert ours[0] > 1
-    assert_close(ours, loss(LSTMCarry(floats, floats)), 0)
+    assert_close(ours, run(LSTMCarry(floats, floats), 0.0), 0)
 
 
 def test_the_carry_a_call_starts_from_has_the_precision_it_computes_in():
@@ -360,7 +366,6 @@ def test_residual_adds_where_widths_agree(bidirectional):
         {"residual": True},
         {"bidirectional": True, "residual": True, "readout": "mean"},
         {"gradient": "tbptt:2", "embedding_size": H},
-        {"gradient": "rtrl"},
     ],
 )
 def test_unsigned_lengths_with_a_zero_and_padding_that_is_not_finite(options):
@@ -422,6 +427,20 @@ def test_what_cannot_be_stacked_is_refused():
         Stack([], D, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="unknown readout 'lats'; allowed: last, every, mean"):
         SequenceModel([gru(H)], input_size=D, output_size=O, readout="lats", rngs=nnx.Rngs(0))
+
+
+def test_carries_taps_and_probes_have_one_entry_a_layer_and_direction():
+    stack = Stack([gru(H)] * 2, D, bidirectional=True, rngs=nnx.Rngs(0))
+    x, carry, probe = normal(1, T, B, D), stack.initial_carry((B,)), stack.make_probe(T, (B,))
+    for options, message in (
+        ({"probe": probe[:1]}, "probe has 1 entries; allowed: a tuple with 2, one a layer"),
+        ({"taps": {"h": x}}, "taps is a dict; allowed: a tuple with 2, one a layer"),
+        ({"initial_carry": (carry[0], carry[1][:1])}, "initial_carry has 1 entries; .* one a direction"),
+        ({"initial_carry": stack.initial_carry((B + 1,))}, r"the carry's part has shape \(4, 4\); allowed: \(3, 4\)"),
+        ({"probe": stack.make_probe(T, (1,))}, r"probe's part has shape \(7, 1\); allowed: \(7, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            stack(x, **options)
 
 
 def test_readouts_of_last_every_and_mean_step():
