@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from experiments import outputs
 from rnnjax import diagnostics
@@ -16,6 +17,7 @@ from rnnjax.diagnostics.init_map import init_map
 from rnnjax.diagnostics.penalties import clip_cotangent, flossing, jacobian, omega, orthogonal
 from rnnjax.diagnostics.triage import VERDICTS, Layer, gather, judge
 from rnnjax.diagnostics.units import carry_names, layer_names
+from rnnjax.modules import RNN
 from rnnjax.types import Cell
 from rnnjax.unroll import make_taps, unroll
 
@@ -157,3 +159,10 @@ def test_the_parts_of_any_carry_have_names(carry, names):
     assert two == (*(f"layer0.forward.{n}" for n in flat), *(f"layer0.backward.{n}" for n in flat))
     row = outputs.flow_row({"step": 3, "flow": jax.tree.map(lambda _: np.zeros(2), (carry,))})
     assert list(row) == ["step", *(f"layer0.{n}" for n in flat)]
+
+
+def test_a_layer_in_bfloat16_starts_from_the_kinds_of_numbers_that_the_cell_has():
+    layer = RNN(odd(), D, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    kinds = {name: leaf.dtype for name, leaf in layer.initial_carry((B,)).items()}
+    assert kinds == {"M": jnp.bfloat16, "clock": jnp.int32, "q": jnp.complex64, "v": jnp.bfloat16}
+    assert jax.eval_shape(lambda x: layer(x, initial_carry=layer.initial_carry((B,))), jnp.ones((B, T, D))).shape

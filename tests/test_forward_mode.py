@@ -136,7 +136,7 @@ def test_tbptt_cuts_from_the_end():
         np.testing.assert_array_equal(reached, np.arange(7) >= 7 - K)
 
 
-@pytest.mark.parametrize("K", [1, 2])
+@pytest.mark.parametrize("K", [2, 3])
 def test_tbptt_cuts_from_each_sequences_own_end(K):
     """A padded batch has the gradient of its sequences run one by one, however much padding there is."""
     cell = CELLS["rnn"](H)
@@ -150,7 +150,7 @@ def test_tbptt_cuts_from_each_sequences_own_end(K):
     @jax.jit
     def both(params):
         alone = [jax.grad(loss)(params, xs[:n, b]) for b, n in enumerate(lengths) if n]
-        padded = jnp.pad(xs, ((0, 2), (0, 0), (0, 0)))
+        padded = jnp.pad(xs, ((0, 1), (0, 0), (0, 0)))
         batch = [jax.grad(loss)(params, x, lengths=jnp.array(lengths)) for x in (xs, padded)]
         single = jax.grad(loss)(params, padded[:, 1], lengths=jnp.array(3))
         return jax.tree.map(lambda *g: sum(g), *alone), batch, alone[1], single
