@@ -8,8 +8,8 @@ Adding and copy at T = 50, H = 32, 1500 steps: 14 networks of 12 seeds. The same
 import math
 
 from rnnjax.cells import CELLS, rnn
-from rnnjax.config import Config
 from rnnjax.initializers import normal
+from rnnjax.training.config import Config
 from rnnjax.types import Cell
 
 

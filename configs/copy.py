@@ -4,7 +4,7 @@ python experiments/train.py --config=configs/copy.py --config.cell=lstm --config
 
 """
 
-from rnnjax.config import Config
+from rnnjax.training.config import Config
 
 
 def get_config() -> Config:

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells import CELLS
-from rnnjax.config import Config
 from rnnjax.initializers import glorot, orthogonal
+from rnnjax.training.config import Config
 from rnnjax.types import Cell
 
 

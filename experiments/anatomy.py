@@ -15,26 +15,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+import seeds
+from command_line import BadSetting, define_config, define_path, load_config, main_with_errors
 
-from experiments import lanes, outputs, seeds
-from experiments.diagnose_subject import layers_of, sample
-from experiments.flags import BadSetting, define_config, define_path, load_config, main_with_errors
-from rnnjax import diagnostic_plots, intervals, plot_style, runs
+from rnnjax import intervals, runs
 from rnnjax.cells import CELLS
-from rnnjax.config import Config
 from rnnjax.diagnostics.gradient_flow import gradient_reach
 from rnnjax.diagnostics.jacobians import jacobian_statistics, step_jacobians
 from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
-from rnnjax.diagnostics.triage import Layer, gather, judge
+from rnnjax.diagnostics.triage import Layer, gather, judge, stack_layers
 from rnnjax.diagnostics.units import record_units
+from rnnjax.figures import diagnostic_plots, plot_style
 from rnnjax.keys import Purpose, purpose_key
-from rnnjax.sweep import lane_inputs
-from rnnjax.training import Train, make_train
+from rnnjax.reports.diagnosis_subject import sample
+from rnnjax.sweeps import lanes
+from rnnjax.sweeps.grid import lane_inputs
+from rnnjax.training import Train, make_train, outputs
+from rnnjax.training.config import Config
 from rnnjax.types import Array
 
 ROWS = {
@@ -116,7 +116,7 @@ def measure(trials: Sequence[Config], workdir: str | Path) -> Row:
 def collect_one(train: Train, steps: int, params: Any, batch) -> tuple[Any, dict[str, Array]]:
     """What `judge` reads and the `spectra` of one network, over the first `steps` of a batch."""
     model = train.model(params)
-    layers = layers_of(model, batch, steps)
+    layers = stack_layers(model, batch.inputs, batch.lengths, steps)
     taps = model.make_taps(batch.inputs.shape[0], batch.inputs.shape[1:2])
 
     def loss(taps):

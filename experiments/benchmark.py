@@ -27,13 +27,10 @@ import sys
 import tempfile
 import time
 
+import peers
 from absl import app, flags
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-from experiments import peers
-from experiments.benchmark_costs import costs, measure_costs
-from experiments.benchmark_tables import (
+from benchmark_costs import costs, measure_costs
+from benchmark_tables import (
     cell_of,
     layers_table,
     median,
@@ -43,8 +40,8 @@ from experiments.benchmark_tables import (
     show_times,
     title,
 )
-from experiments.benchmark_trials import CELLS, check_workdir, torch_trials, trials
-from experiments.benchmark_turns import (
+from benchmark_trials import CELLS, check_workdir, torch_trials, trials
+from benchmark_turns import (
     Seat,
     check_seats,
     cores,
@@ -93,7 +90,7 @@ def main(_) -> int:
     check_flags()
     if FLAGS.threads == "1":
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the workers inherit it
-    from rnnjax.directories import own_directory  # here: the children of other libraries have no JAX
+    from rnnjax.runs.directories import own_directory
 
     out = own_directory(os.path.expanduser(FLAGS.out), "benchmark")
     results, report = {"machine": machine()}, []
@@ -122,7 +119,7 @@ def child(_) -> None:
 
 def check_flags() -> None:
     """Raises UsageError, in one line, for what no suite can run: before the first of them begins."""
-    from rnnjax.config import nearest
+    from rnnjax.training.config import nearest
 
     tables = {"suite": SUITES, "cells": CELLS, "contenders": tuple(peers.LAYERS)}
     for name, allowed in tables.items():
@@ -384,6 +381,6 @@ if __name__ == "__main__":
     if any(argument.startswith("--child=") for argument in sys.argv):
         child(FLAGS(sys.argv))
     else:
-        from experiments.flags import main_with_errors
+        from command_line import main_with_errors
 
         main_with_errors(main)

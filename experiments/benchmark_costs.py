@@ -7,9 +7,9 @@ import subprocess
 import sys
 import time
 
-from experiments import peers
-from experiments.benchmark_tables import title
-from experiments.benchmark_turns import start
+import peers
+from benchmark_tables import title
+from benchmark_turns import start
 
 LONG = 10_000  # steps of the long spectra, at half the width
 
@@ -58,14 +58,14 @@ def diagnostics_of(case: peers.Case):
     import jax.numpy as jnp
 
     from rnnjax import cells, diagnostics
-    from rnnjax.diagnostics import penalties
     from rnnjax.diagnostics.fixed_points import fixed_points
-    from rnnjax.diagnostics.forward_mode import gradient
     from rnnjax.diagnostics.gradient_flow import gradient_flow
     from rnnjax.diagnostics.init_map import init_map
     from rnnjax.diagnostics.recurrent_matrix import gate_blocks, recurrent_matrix
     from rnnjax.diagnostics.triage import Layer, gather
-    from rnnjax.unroll import make_probe, make_taps, unroll
+    from rnnjax.engine.unroll import make_probe, make_taps, unroll
+    from rnnjax.gradients import penalties
+    from rnnjax.gradients.methods import gradient
 
     key = jax.random.key(0)
     make = cells.CELLS[case.cell]

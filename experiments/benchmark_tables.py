@@ -2,7 +2,7 @@
 
 import statistics
 
-from experiments import peers
+import peers
 
 
 def layers_table(results):

@@ -12,8 +12,7 @@ import tempfile
 import time
 
 from absl import app, flags
-
-from experiments.benchmark_turns import cores, environment, on_gpu, start
+from benchmark_turns import cores, environment, on_gpu, start
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CELLS, RATES, SEEDS = ("rnn", "lstm", "gru"), (1e-3, 2e-3, 4e-3, 8e-3), 8

@@ -11,10 +11,9 @@ import sys
 import time
 from typing import NamedTuple
 
+import peers
 from absl import flags
-
-from experiments import peers
-from experiments.benchmark_tables import title
+from benchmark_tables import title
 
 FLAGS = flags.FLAGS
 TOLERANCE = {"cpu": 1e-4, "gpu": 1e-2}  # relative, of loss and gradient norm; GPUs multiply in TF32 by default

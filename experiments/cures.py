@@ -9,18 +9,17 @@ that it resumes), and writes cures.md, cures.json, cures.png and cures_dark.png 
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import seeds
+from command_line import define_path, main_with_errors
 
-
-from experiments import outputs, seeds
-from experiments.flags import define_path, main_with_errors
-from rnnjax import diagnostic_plots, intervals, runs
-from rnnjax.config import Config
+from rnnjax import intervals, runs
+from rnnjax.figures import diagnostic_plots
+from rnnjax.training import outputs
+from rnnjax.training.config import Config
 
 BASE = {"task": "adding", "hidden_size": 32, "batch_size": 32, "lr": 2e-3, "clip": 1.0}
 BASE |= {"steps": 2000, "eval_every": 250, "eval_batch": 256}

@@ -3,23 +3,22 @@
 python experiments/demo.py --workdir=runs/demo
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import math
 import statistics
+from pathlib import Path
 
+from command_line import define_path, main_with_errors
 from rich.console import Console
 from rich.table import Table
+from sweep import run_sweep, trial_directory
 
-from experiments.flags import define_path, main_with_errors
-from experiments.outputs import for_terminal, prepare_devices
-from experiments.sweep import run_sweep, trial_directory
-from rnnjax import intervals, plotting, runs, sweep
-from rnnjax.config import Config
-from rnnjax.run_data import recorded_reach
+from rnnjax import intervals, runs
+from rnnjax.figures import plotting
+from rnnjax.runs.read import recorded_reach
+from rnnjax.sweeps import grid as sweep
+from rnnjax.training.config import Config
+from rnnjax.training.devices import prepare_devices
+from rnnjax.training.outputs import for_terminal
 
 WORKDIR = define_path("workdir", "runs/demo", "where runs and figures go; what is there is not run again")
 

@@ -8,18 +8,16 @@ Writes index.html (one file that loads nothing) and diagnostics.json into --out,
 layers the page shows the first (forwards, if it has two directions); the verdict and the gradient are of all.
 """
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from command_line import BadSetting, checked, define_config, define_path, load_config, main_with_errors
 
-
-from experiments import outputs
-from experiments.diagnose_page import write_page
-from experiments.diagnose_subject import make_subject
-from experiments.flags import BadSetting, checked, define_config, define_path, load_config, main_with_errors
 from rnnjax import runs
-from rnnjax.config import Config
+from rnnjax.reports.diagnosis_page import write_page
+from rnnjax.reports.diagnosis_subject import make_subject
+from rnnjax.training import outputs
+from rnnjax.training.config import Config
+from rnnjax.training.devices import prepare_devices
 
 
 def main(_) -> int:
@@ -29,7 +27,7 @@ def main(_) -> int:
         config = config if workdir is None else read_run_config(workdir)
         out = OUT.value or (Path(workdir) / "diagnostics" if workdir else "runs/diagnostics")
         out = runs.check_own_directory(out, "diagnosis")
-        outputs.prepare_devices(config)
+        prepare_devices(config)
         subject = make_subject(config, workdir)
     except (ValueError, TypeError) as error:
         raise BadSetting(str(error)) from error

@@ -10,21 +10,14 @@ Prints a table and writes gradient_flow.png and gradient_flow.npz into --out. Al
 
 import dataclasses
 import math
-import sys
 from pathlib import Path
 from typing import NamedTuple
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from rich.console import Console
-from rich.table import Table
-
-from experiments import outputs
-from experiments.flags import (
+from command_line import (
     FIELDS,
     BadSetting,
     checked,
@@ -34,15 +27,20 @@ from experiments.flags import (
     load_config,
     main_with_errors,
 )
-from experiments.report import best_settings, find_runs, summarise
-from experiments.tracing import errors_in_one_line
-from rnnjax import intervals, plotting, runs
+from report import best_settings, find_runs, summarise
+from rich.console import Console
+from rich.table import Table
+
+from rnnjax import intervals, runs
 from rnnjax.cells import CELLS
-from rnnjax.config import Config, check, hyperparameters, nearest
 from rnnjax.diagnostics.gradient_flow import gradient_fault, gradient_flow, gradient_reach, rms_over_batch, total_norm
+from rnnjax.figures import plotting
 from rnnjax.keys import Purpose, purpose_key
-from rnnjax.run_data import group_by_setting
-from rnnjax.training import make_train
+from rnnjax.runs.read import group_by_setting
+from rnnjax.sweeps.tracing import errors_in_one_line
+from rnnjax.training import make_train, outputs
+from rnnjax.training.config import Config, check, hyperparameters, nearest
+from rnnjax.training.devices import prepare_devices
 
 
 class Compared(NamedTuple):
@@ -213,7 +211,7 @@ def main(_) -> int:
             check(dataclasses.replace(config, cell=cell))
     except ValueError as error:
         raise BadSetting(str(error)) from error
-    outputs.prepare_devices(config)
+    prepare_devices(config)
     compared = compare(cells, config, SEEDS.value, trained)
     runs.own_directory(out, "gradient_flow")
     plotting.gradient_profiles({c.cell: (c.initial, c.trained) for c in compared}, out / "gradient_flow.png")

@@ -70,7 +70,7 @@ def rnnjax_norms(case: Case, devices: int = 1) -> Contender:
     import jax
     import jax.numpy as jnp
 
-    from rnnjax.unroll import make_probe
+    from rnnjax.engine.unroll import make_probe
 
     cell, params = _rnnjax_cell(case, case.cell)
     probe = make_probe(cell, case.T, (case.B // devices,))
@@ -534,7 +534,7 @@ def _rnnjax_cell(case, variant, seed=0):
 
 
 def _rnnjax_apply(cell):
-    from rnnjax.unroll import unroll
+    from rnnjax.engine.unroll import unroll
 
     return lambda params, xs, **options: unroll(cell, params, xs, outputs="last", **options)[1]
 

@@ -9,22 +9,19 @@ nothing), settings.csv (a line for each setting: runs that differ in the seed al
 import csv
 import io
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
+from command_line import BadSetting, define_path, define_paths, main_with_errors
 
-from experiments.flags import BadSetting, define_path, define_paths, main_with_errors
-from experiments.html_page import escape, figures_html, page_html, table_html
-from rnnjax import plotting, setting_plots
+from rnnjax.figures import plotting, setting_plots
+from rnnjax.figures.plot_style import cell_color
 from rnnjax.intervals import median, quantile, told_apart, wilson_interval
-from rnnjax.plot_style import cell_color
-from rnnjax.run_data import RunData, diverged_at, group_by_setting, read_run, recorded_reach
+from rnnjax.reports.html_page import escape, figures_html, page_html, table_html
 from rnnjax.runs import EXIT_DONE, check_own_directory, own_directory, write_file
+from rnnjax.runs.read import RunData, diverged_at, group_by_setting, read_run, recorded_reach
 
 PROBLEM = ("task", "variant", "seq_len", "min_seq_len", "text_path")  # runs that differ in these are never compared
 NEEDED = ("score_name", "score", "baseline", "solved_threshold", "higher_is_better", "solved_at")

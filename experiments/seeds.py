@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import lanes, outputs
-from experiments.flags import BadSetting, checked
+from command_line import BadSetting, checked
+
 from rnnjax import intervals, runs
-from rnnjax.config import Config
+from rnnjax.sweeps import lanes
+from rnnjax.training.config import Config
+from rnnjax.training.devices import prepare_devices
 
 SEEDS = 12  # of each setting, so that 10 must agree (see rnnjax.intervals); two cores train them two at a time
 
@@ -32,7 +34,7 @@ def train_all(trials: Sequence[Config], workdir: str | None, kind: str, out: str
         out = runs.check_own_directory(out or workdir, kind, "sweep")
     except ValueError as error:
         raise BadSetting(str(error)) from error
-    outputs.prepare_devices(trials[0])
+    prepare_devices(trials[0])
     with runs.stop_signals() as stop:
         if not lanes.run_sweep(trials, workdir, stop):
             print(f"stopped; the same command resumes {workdir}", file=sys.stderr)

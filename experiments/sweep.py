@@ -12,20 +12,18 @@ hash of its resolved config. Exit codes: 0 done, 1 error, 2 bad flags, 75 stoppe
 import dataclasses
 import importlib.util
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags
+from command_line import BadSetting, define_config, define_path, load_config, main_with_errors
+from trials import parse_trials
 
-from experiments import outputs, processes
-from experiments.dry_run import describe
-from experiments.flags import BadSetting, define_config, define_path, load_config, main_with_errors
-from experiments.lanes import Options, run_sweep, trial_directory
-from experiments.replay import replay
-from experiments.trials import parse_trials
 from rnnjax import runs
-from rnnjax.config import Config
+from rnnjax.sweeps import processes
+from rnnjax.sweeps.dry_run import describe
+from rnnjax.sweeps.lanes import Options, run_sweep, trial_directory
+from rnnjax.sweeps.replay import replay
+from rnnjax.training.config import Config
+from rnnjax.training.devices import prepare_devices
 
 __all__ = ["run_sweep", "trial_directory"]
 
@@ -33,14 +31,14 @@ __all__ = ["run_sweep", "trial_directory"]
 def main(_) -> int:
     config = load_config()
     if REPLAY.value:
-        outputs.prepare_devices(Config())
+        prepare_devices(Config())
         return replay(WORKDIR.value, REPLAY.value, DEBUG_NANS.value)
     trials = parse_trials(config, GRID.value, SAMPLE.value, TRIALS.value)
     if not WORKDIR.value and not DRY_RUN.value:
         raise BadSetting("--workdir is missing; allowed: a directory for the sweep, such as --workdir=runs/s1")
     shared = COORDINATOR.value is not None or EXECUTOR.value == "ray"  # both start JAX's devices in their own way
     # Each bucket decides on float64 for itself.
-    outputs.prepare_devices(dataclasses.replace(config, dtype="float32"), start=not shared)
+    prepare_devices(dataclasses.replace(config, dtype="float32"), start=not shared)
     options = Options(SAVE_SECONDS.value, LANES.value, WIDTH.value, None, (PROCESS.value, PROCESSES.value))
     options = options._replace(stop_solved=STOP_SOLVED.value, stop_hopeless=STOP_HOPELESS.value)
     options = options._replace(accept_changes=ACCEPT.value)
@@ -69,10 +67,10 @@ def main(_) -> int:
 
 
 def on_ray(trials: list[Config], options: Options) -> int:
-    """Runs the sweep with experiments/ray_sweep.py; returns the exit code. Raises BadSetting if Ray is not there."""
+    """Runs the sweep as tasks of Ray; returns the exit code. Raises BadSetting if Ray is not there."""
     if importlib.util.find_spec("ray") is None:
         raise BadSetting("--executor=ray: allowed where Ray is installed: pip install ray")
-    from experiments.ray_sweep import run_on_ray
+    from rnnjax.sweeps.ray_executor import run_on_ray
 
     with runs.stop_signals() as stop:
         if run_on_ray(trials, WORKDIR.value, stop, options, RAY_ADDRESS.value, flags.FLAGS["config"].value):

@@ -9,21 +9,18 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import jax
 import jax.numpy as jnp
 from absl import flags
+from command_line import BadSetting, define_config, define_path, load_config, main_with_errors
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from experiments import outputs
-from experiments.flags import BadSetting, define_config, define_path, load_config, main_with_errors
-from experiments.outputs import prepare_devices
-from experiments.tracing import Traced, traced_run
 from rnnjax import runs
-from rnnjax.config import Config, hyperparameters
-from rnnjax.training import sharded
+from rnnjax.sweeps.tracing import Traced, traced_run
+from rnnjax.training import outputs, sharded
+from rnnjax.training.config import Config, hyperparameters
+from rnnjax.training.devices import device_info, prepare_devices
 
 define_config()
 WORKDIR = define_path("workdir", None, "the run directory; the same config in it resumes")
@@ -43,7 +40,7 @@ def main(_) -> int:
         print(f"{WORKDIR.value} was finished before: nothing is trained or written")
         show(finished, Path(WORKDIR.value))
         return runs.EXIT_DONE
-    info = outputs.device_info()
+    info = device_info()
     info["numbers"]["shards"] = find_shards(config, WORKDIR.value)
     traced = traced_run(config, info["numbers"]["shards"])
     with (

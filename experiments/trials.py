@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
+from command_line import FIELDS, BadSetting, checked, parse_setting
 
-from experiments.flags import FIELDS, BadSetting, checked, parse_setting
-from rnnjax import sweep
-from rnnjax.config import Config
+from rnnjax.sweeps import grid as sweep
+from rnnjax.training.config import Config
 
 
 def parse_trials(config: Config, grid: Sequence[str], sample: Sequence[str] = (), count: int | None = None):

@@ -2,24 +2,22 @@
 
 import json
 import math
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
+import anatomy
 import jax
 import numpy as np
 import pytest
+import seeds
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from experiments import anatomy, lanes, seeds
-from experiments.diagnose_subject import find_params, loss_of_taps, sample, subject_of
-from rnnjax import diagnostic_plots
 from rnnjax.cells import CELLS, rnn
-from rnnjax.config import Config
 from rnnjax.diagnostics.triage import gather, judge
+from rnnjax.figures import diagnostic_plots
 from rnnjax.keys import Purpose, purpose_key
+from rnnjax.reports.diagnosis_subject import find_params, loss_of_taps, sample, subject_of
+from rnnjax.sweeps import lanes
 from rnnjax.training import make_train
+from rnnjax.training.config import Config
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import outputs
 from rnnjax import diagnostics
 from rnnjax.cells import LSTMCarry
 from rnnjax.diagnostics.fixed_points import fixed_points
 from rnnjax.diagnostics.gradient_flow import gradient_flow
 from rnnjax.diagnostics.init_map import init_map
-from rnnjax.diagnostics.penalties import clip_cotangent, flossing, jacobian, omega, orthogonal
 from rnnjax.diagnostics.triage import VERDICTS, Layer, gather, judge
-from rnnjax.diagnostics.units import carry_names, layer_names
-from rnnjax.modules import RNN
+from rnnjax.engine.steps import carry_names, layer_names
+from rnnjax.engine.unroll import make_taps, unroll
+from rnnjax.gradients.penalties import clip_cotangent, flossing, jacobian, omega, orthogonal
+from rnnjax.training import outputs
+from rnnjax.nn import RNN
 from rnnjax.types import Cell
-from rnnjax.unroll import make_taps, unroll
 
 T, B, D = 4, 2, 2
 KEY = jax.random.key(0)

@@ -6,17 +6,18 @@ import pathlib
 import subprocess
 import sys
 
+import benchmark
+import benchmark_costs
+import benchmark_tables
 import jax
 import numpy as np
+import peers
 import pytest
 from absl import app
 from absl.testing import flagsaver
+from command_line import main_with_errors
 
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from experiments import benchmark, benchmark_costs, benchmark_tables, peers  # noqa: E402
-from experiments.flags import main_with_errors  # noqa: E402
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 LIBRARIES = {"haiku": "haiku", "equinox": "equinox", "keras": "keras", "torch": "torch"}

@@ -9,9 +9,9 @@ import pytest
 
 from rnnjax import training
 from rnnjax.cells import CELLS
-from rnnjax.config import Config, check, hyperparameters
 from rnnjax.tasks import TASKS, check_causal, text
 from rnnjax.training import make_train
+from rnnjax.training.config import Config, check, hyperparameters
 
 T, B = 5, 2
 LENGTHS = np.array([5, 3])

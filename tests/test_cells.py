@@ -15,8 +15,8 @@ from jax.test_util import check_grads
 from rnnjax import initializers
 from rnnjax.cells import CELLS, LSTMCarry, gru, gru_cho, irnn, lstm, mgu, rnn
 from rnnjax.cells.check import check_cell
+from rnnjax.engine.unroll import unroll
 from rnnjax.types import Cell
-from rnnjax.unroll import unroll
 
 # Tiny problems spend their time in the compiler: half of it without LLVM's optimisations, which change no maths.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

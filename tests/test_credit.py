@@ -8,12 +8,13 @@ import pytest
 from rnnjax.cells import CELLS, lstm
 from rnnjax.diagnostics.credit import credit_matrix
 from rnnjax.diagnostics.horizon import measured_horizon
-from rnnjax.diagnostics.jacobians import step_jacobians, unclipped
+from rnnjax.diagnostics.jacobians import step_jacobians
 from rnnjax.diagnostics.paths import flow_by_path
-from rnnjax.diagnostics.penalties import clip_cotangent, flossing, jacobian, omega, orthogonal
 from rnnjax.diagnostics.units import record_units, summarise_units
+from rnnjax.engine.steps import unclipped
+from rnnjax.engine.unroll import unroll
+from rnnjax.gradients.penalties import clip_cotangent, flossing, jacobian, omega, orthogonal
 from rnnjax.types import Cell
-from rnnjax.unroll import unroll
 
 T, B, D, H = 5, 2, 2, 3
 KEY = jax.random.key(0)

@@ -2,19 +2,17 @@
 
 import json
 import math
-import sys
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 from types import SimpleNamespace
 
+import cures
 import numpy as np
 import pytest
+import seeds
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from experiments import cures, lanes, seeds
-from rnnjax.config import Config
+from rnnjax.sweeps import lanes
+from rnnjax.training.config import Config
 
 INF = math.inf
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command_line as settings
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,14 +17,12 @@ from absl import flags
 
 from rnnjax import runs
 from rnnjax.cells import CELLS, rnn
-from rnnjax.config import Config, check
-from rnnjax.training import make_train
+from rnnjax.reports import html_page
+from rnnjax.training import make_train, outputs
+from rnnjax.training.config import Config, check
+from rnnjax.training.devices import prepare_devices, set_numerics
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-from experiments import flags as settings  # noqa: E402
-from experiments import html_page, outputs  # noqa: E402
-from experiments.numerics import set_numerics  # noqa: E402
 
 FILES = {
     "good.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(lr=1, seq_len=20)\n",
@@ -199,16 +198,16 @@ HOSTILE = {  # what changes numbers, or ends a run, when it comes from a variabl
 }
 DRAW_AND_TRAIN = """
 import json, os, sys
-sys.path.insert(0, {root!r})
 os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
 import jax
 import jax.numpy as jnp
 import numpy as np
-from experiments import flags, outputs
+import command_line
+import outputs
 from tests.test_flags import numbers_of_a_run
 from rnnjax.config import Config
 def main(_):
-    outputs.prepare_devices(flags.checked(Config()))
+    prepare_devices(flags.checked(Config()))
     print(json.dumps([jax.device_count(), numbers_of_a_run()]))
 flags.main_with_errors(main)
 """
@@ -255,7 +254,7 @@ def test_a_platform_that_is_not_there_is_one_line(monkeypatch):
 
     monkeypatch.setattr(jax, "devices", none)
     with pytest.raises(settings.BadSetting, match="no such device here; allowed: cpu, or unset"):
-        outputs.prepare_devices(Config())
+        prepare_devices(Config())
 
 
 def test_a_config_may_import_what_lies_beside_it(folder, monkeypatch):
@@ -304,8 +303,7 @@ def test_a_comma_belongs_to_the_path_that_has_it(arguments, expected, tmp_path, 
 
 STREAMS = """
 import os, sys
-sys.path.insert(0, {root!r})
-from experiments import flags
+import command_line
 def main(argv):
     print("\\u2013 \\udcff")
     print("\\u2013", file=sys.stderr)
@@ -380,11 +378,10 @@ def test_a_bug_keeps_its_traceback():
 def test_launcher_as_a_process(folder):
     launcher = folder / "launcher.py"
     launcher.write_text(
-        f"""'''Says what it does.'''
+        """'''Says what it does.'''
 import sys
-sys.path.insert(0, {str(ROOT)!r})
 from absl import flags as absl_flags
-from experiments import flags
+import command_line
 flags.define_config()
 absl_flags.DEFINE_string("workdir", None, "where to run")
 flags.main_with_errors(lambda argv: print(flags.load_config()))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rnnjax.cells import CELLS
-from rnnjax.diagnostics.forward_mode import compare_gradients, gradient, gradient_of
-from rnnjax.diagnostics.penalties import clip_cotangent
+from rnnjax.gradients.methods import compare_gradients, gradient, gradient_of
+from rnnjax.gradients.penalties import clip_cotangent
 from rnnjax.types import Cell
 
 T, B, D, H = 4, 2, 2, 3

@@ -12,14 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import outputs
-from rnnjax import directories, runs
+from rnnjax import runs
 from rnnjax.cells import CELLS, rnn
-from rnnjax.config import Config
-from rnnjax.files import json_object, json_text
-from rnnjax.run_data import group_by_setting, read_run
-from rnnjax.sources import source_of, source_of_data
+from rnnjax.runs import directories
+from rnnjax.runs.files import json_object, json_text
+from rnnjax.runs.read import group_by_setting, read_run
+from rnnjax.runs.sources import source_of, source_of_data
 from rnnjax.tasks import TASKS
+from rnnjax.training import outputs
+from rnnjax.training.config import Config
+from rnnjax.training.devices import device_info
 
 ROOT = Path(__file__).parent.parent
 OWN_CELL = '''"""A cell of my own."""
@@ -147,9 +149,9 @@ def test_what_changes_numbers_is_compared(name, value, begun, own):
 
 
 def test_numbers_are_those_in_force():
-    assert outputs.device_info()["numbers"]["x64"] is False
+    assert device_info()["numbers"]["x64"] is False
     with jax.enable_x64(True), jax.default_prng_impl("rbg"):
-        numbers = outputs.device_info()["numbers"]
+        numbers = device_info()["numbers"]
     assert numbers["x64"] is True and numbers["prng"] == "rbg" and numbers["platform"] == jax.default_backend()
 
 
@@ -320,7 +322,7 @@ def test_a_config_of_another_version_is_one_line(tmp_path):
 
 def test_leftovers_are_known_by_the_names_that_are_published():
     """Else a kill would leave what no start removes."""
-    text = "".join((ROOT / name).read_text() for name in ("experiments/outputs.py", "experiments/train.py"))
+    text = "".join((ROOT / name).read_text() for name in ("rnnjax/training/outputs.py", "experiments/train.py"))
     for name in ("result.json", "sample.txt", "learning_curve.png", "gradient_map.png", "gradient_flow.npz"):
         assert name in text and name in directories.RUN_FILES
 

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import outputs
 from rnnjax.cells import gru, lstm
-from rnnjax.config import Config, check, hyperparameters
-from rnnjax.language import bits_per_character, generate
-from rnnjax.modules import SequenceModel
+from rnnjax.nn.language import bits_per_character, generate
+from rnnjax.nn.modules import SequenceModel
 from rnnjax.tasks import text_data
-from rnnjax.training import make_train
+from rnnjax.training import make_train, outputs
+from rnnjax.training.config import Config, check, hyperparameters
 
 V = 5
 TOKENS = np.random.default_rng(0).integers(0, V, 300)

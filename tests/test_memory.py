@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from rnnjax.cells import CELLS
-from rnnjax.memory import plan_segments
-from rnnjax.unroll import unroll
+from rnnjax.engine.memory import plan_segments
+from rnnjax.engine.unroll import unroll
 
 
 def compiled_bytes(cell, T, B, D, segments):

@@ -7,17 +7,17 @@ import pytest
 
 from rnnjax import training
 from rnnjax.cells.gated import gated
-from rnnjax.config import Config, hyperparameters, make_task
 from rnnjax.diagnostics.credit import credit_matrix
-from rnnjax.diagnostics.forward_mode import compare_gradients
 from rnnjax.diagnostics.gradient_flow import gradient_flow, rms_over_batch, state_sensitivity, total_norm
 from rnnjax.diagnostics.horizon import measured_horizon
 from rnnjax.diagnostics.jacobians import product_spectrum
-from rnnjax.diagnostics.penalties import clip_cotangent, omega
 from rnnjax.diagnostics.recurrent_matrix import recurrent_matrix
 from rnnjax.diagnostics.sensitivity import exact_sensitivity, frobenius_sensitivity, spectral_sensitivity
+from rnnjax.engine.unroll import make_probe, make_taps, unroll
+from rnnjax.gradients.methods import compare_gradients
+from rnnjax.gradients.penalties import clip_cotangent, omega
 from rnnjax.norms import norm, rms, scaled_norm
-from rnnjax.unroll import make_probe, make_taps, unroll
+from rnnjax.training.config import Config, hyperparameters, make_task
 
 T = 3
 LINEAR = gated(2, {"h": lambda s: s}, lambda params, carry, *, h: h)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from rnnjax import diagnostic_plots, plot_style, plotting, run_data, setting_plots
+from rnnjax.figures import diagnostic_plots, plot_style, plotting, setting_plots
+from rnnjax.runs import read as run_data
 
 STEPS = np.array([10, 20, 30])
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnnjax.cells import CELLS
-from rnnjax.config import Config
+from rnnjax.training.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

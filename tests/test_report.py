@@ -12,20 +12,25 @@ import sys
 import types
 from pathlib import Path
 
+import command_line
+import gradient_flow
 import jax
 import numpy as np
 import pytest
+import report
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from rnnjax import runs
+from rnnjax.cells import CELLS
+from rnnjax.keys import Purpose, purpose_key
+from rnnjax.sweeps import lanes
+from rnnjax.training import (
+    make_train,
+    outputs,
+)
+from rnnjax.training.config import Config, hyperparameters
 
-from experiments import flags, gradient_flow, lanes, outputs, report  # noqa: E402
-from rnnjax import runs  # noqa: E402
-from rnnjax.cells import CELLS  # noqa: E402
-from rnnjax.config import Config, hyperparameters  # noqa: E402
-from rnnjax.keys import Purpose, purpose_key  # noqa: E402
-from rnnjax.training import make_train  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 EVIL = "<script>alert('x')</script>"
 SCORES = {  # (cell, lr) -> the last score of each seed
@@ -258,7 +263,7 @@ def test_a_run_of_an_own_cell_is_found_again_with_its_config(tmp_path, monkeypat
     file = tmp_path / "own.py"
     file.write_text((ROOT / "configs/own_cell.py").read_text())
     monkeypatch.setitem(CELLS, "leaky", None)  # put back as it was afterwards
-    flags.config_of_file(str(file))
+    command_line.config_of_file(str(file))
     config = Config(cell="leaky", seq_len=6, hidden_size=4, batch_size=2, steps=2, eval_every=2, eval_batch=2)
     run, result = tmp_path / "run", tmp_path / "out"
     assert lanes.run_sweep([config], run, types.SimpleNamespace(requested=False))

@@ -22,7 +22,8 @@ import numpy as np
 import optax
 import pytest
 
-from rnnjax import checkpoints, identity, runs
+from rnnjax import runs
+from rnnjax.runs import checkpoints, identity
 
 CONFIG = {"cell": "lstm", "lr": 1e-3, "gain": None}
 INFO = {"devices": ["cpu:0"]}

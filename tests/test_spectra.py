@@ -15,8 +15,8 @@ from rnnjax.cells.rnn import rnn
 from rnnjax.diagnostics import fixed_points as points
 from rnnjax.diagnostics import init_map as maps
 from rnnjax.diagnostics import jacobians, lyapunov, recurrent_matrix, sensitivity
+from rnnjax.engine.unroll import unroll
 from rnnjax.types import Cell
-from rnnjax.unroll import unroll
 
 KEY = jax.random.key(0)
 

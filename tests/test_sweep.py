@@ -13,17 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sweep as launcher
+from command_line import BadSetting
+
+from rnnjax import runs
+from rnnjax.cells import CELLS
+from rnnjax.sweeps import grid as sweep
+from rnnjax.sweeps import ray_executor as ray_sweep
+from rnnjax.sweeps import tracing
+from rnnjax.training import BLAME, make_train, outputs
+from rnnjax.training.config import Config, hyperparameters
+from rnnjax.types import Cell
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-from experiments import outputs, ray_sweep, tracing  # noqa: E402
-from experiments import sweep as launcher  # noqa: E402
-from experiments.flags import BadSetting  # noqa: E402
-from rnnjax import runs, sweep  # noqa: E402
-from rnnjax.cells import CELLS  # noqa: E402
-from rnnjax.config import Config, hyperparameters  # noqa: E402
-from rnnjax.training import BLAME, make_train  # noqa: E402
-from rnnjax.types import Cell  # noqa: E402
 
 TINY = Config(cell="rnn", seq_len=4, hidden_size=3, batch_size=2, steps=6, eval_every=2, eval_batch=2)
 AXES = {"lr": [1e-3, 3e-2], "seed": [0, 2**32 - 1, 7]}
@@ -206,9 +208,8 @@ def test_dry_run_says_what_would_run_and_writes_nothing(tmp_path, capsys):
 MANY_DEVICES = """
 import random, sys, types
 import jax, numpy as np
-sys.path.insert(0, {root!r})
 from pathlib import Path
-from experiments import sweep as launcher
+import sweep as launcher
 from rnnjax import sweep
 from tests.test_sweep import NEVER, TINY, StopAfter, contents
 trials = sweep.grid(TINY, {{"lr": [1e-3, 1e-2, 0.1, 1.0], "seed": [0, 1, 2, 3]}})

@@ -12,12 +12,10 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from train import show
 
-from experiments import outputs
-from experiments.train import show
 from rnnjax import training
 from rnnjax.cells import CELLS, gated, rnn
-from rnnjax.config import Config, check, hyperparameters
 from rnnjax.diagnostics.gradient_flow import (
     gradient_fault,
     gradient_flow,
@@ -25,13 +23,14 @@ from rnnjax.diagnostics.gradient_flow import (
     state_sensitivity,
     total_norm,
 )
+from rnnjax.engine.unroll import make_taps, unroll
 from rnnjax.keys import Purpose, purpose_key
-from rnnjax.modules import SequenceModel
-from rnnjax.run_data import recorded_reach
+from rnnjax.nn.modules import SequenceModel
+from rnnjax.runs.read import recorded_reach
 from rnnjax.tasks import TASKS, adding
-from rnnjax.training import make_optimizer, make_train, penalty
+from rnnjax.training import make_optimizer, make_train, outputs, penalty
+from rnnjax.training.config import Config, check, hyperparameters
 from rnnjax.types import Cell
-from rnnjax.unroll import make_taps, unroll
 
 SMALL = Config(
     task="adding", seq_len=8, cell="lstm", hidden_size=6, batch_size=4, steps=6, eval_every=3, eval_batch=8, lr=1e-2

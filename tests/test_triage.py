@@ -10,19 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diagnose import read_run_config
 from flax import nnx
 
-from experiments import outputs
-from experiments.diagnose import read_run_config
-from experiments.diagnose_subject import make_subject
 from rnnjax import runs
 from rnnjax.cells import gru, irnn, lstm, rnn
-from rnnjax.config import Config, hyperparameters
 from rnnjax.diagnostics.triage import VERDICTS, diagnose, gather, judge, stack_layers
+from rnnjax.engine.unroll import make_taps, unroll
 from rnnjax.initializers import constant
-from rnnjax.modules import Stack
-from rnnjax.training import make_train
-from rnnjax.unroll import make_taps, unroll
+from rnnjax.nn.modules import Stack
+from rnnjax.reports.diagnosis_subject import make_subject
+from rnnjax.training import make_train, outputs
+from rnnjax.training.config import Config, hyperparameters
 
 T, B, D, H = 30, 6, 3, 8
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,8 @@ import pytest
 
 from rnnjax import initializers
 from rnnjax.cells import LSTMCarry, gated, gru, gru_cho, lstm, rnn
+from rnnjax.engine.unroll import clean_lengths, make_probe, make_taps, unroll
 from rnnjax.types import Cell
-from rnnjax.unroll import clean_lengths, make_probe, make_taps, unroll
 
 # Tiny problems spend their time in the compiler: half of it without LLVM's optimisations, which change no maths.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

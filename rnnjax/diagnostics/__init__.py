@@ -19,7 +19,6 @@ A function that has its file's name is imported from that file, such as `gradien
 """
 
 from rnnjax.diagnostics.credit import credit_matrix
-from rnnjax.diagnostics.forward_mode import compare_gradients, gradient_of
 from rnnjax.diagnostics.gradient_flow import gradient_reach, state_sensitivity
 from rnnjax.diagnostics.horizon import measured_horizon
 from rnnjax.diagnostics.jacobians import jacobian_statistics, product_spectrum, step_jacobians
@@ -28,6 +27,7 @@ from rnnjax.diagnostics.paths import flow_by_path
 from rnnjax.diagnostics.sensitivity import exact_sensitivity, frobenius_sensitivity, spectral_sensitivity
 from rnnjax.diagnostics.triage import diagnose
 from rnnjax.diagnostics.units import record_units, summarise_units
+from rnnjax.gradients.methods import compare_gradients, gradient_of
 
 __all__ = [
     "compare_gradients",

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from rnnjax.diagnostics.gradient_flow import total_norm
-from rnnjax.diagnostics.jacobians import unclipped
-from rnnjax.diagnostics.units import carry_names
+from rnnjax.engine.steps import carry_names, unclipped
+from rnnjax.engine.unroll import make_probe, unroll
 from rnnjax.types import Array, Carry, Cell, Params
-from rnnjax.unroll import make_probe, unroll
 
 
 class Credit(NamedTuple):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rnnjax.diagnostics.jacobians import flatten, push, start
+from rnnjax.engine.steps import flatten, push, start
 from rnnjax.types import Array, Carry, Cell, Params
 
 

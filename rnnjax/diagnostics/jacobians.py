@@ -1,15 +1,14 @@
 """Step Jacobians of any cell, and the singular values of their long products in log space."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.flatten_util import ravel_pytree
 
 from rnnjax.diagnostics import scaled_product
+from rnnjax.engine.steps import flatten, push, start, trajectory
 from rnnjax.types import Array, Carry, Cell, Params
 
 
@@ -129,96 +128,3 @@ def _spectra(advance, carry, inputs, T, h, every, interval):
     inputs = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), inputs)
     _, log_sigma = lax.scan(mark, (carry, product), inputs)
     return ProductSpectrum(every * jnp.arange(1, T // every + 1), log_sigma, log_sigma[:, 0] - log_sigma[:, -1])
-
-
-# The carry of one sequence as a vector, and the derivative of a step: all that the other diagnostics need of a cell.
-
-
-def flatten(carry: Carry) -> tuple[Array, Callable[[Array], Carry]]:
-    """(the real numbers of a carry as one vector h `[n]`, a function that puts such a vector in their place).
-
-    A complex number is two real ones; integers, such as a clock, have no derivative and keep their value.
-    """
-    leaves, treedef = jax.tree.flatten(carry)
-    h, unravel = ravel_pytree([_real_parts(leaf) for leaf in leaves])
-
-    def restore(h: Array) -> Carry:
-        parts = zip(leaves, unravel(h), strict=True)
-        return treedef.unflatten([lax.complex(*p) if len(p) == 2 else p[0] if p else leaf for leaf, p in parts])
-
-    return h, restore
-
-
-def inexact(tree: Any) -> list[Array]:
-    """The leaves that have a derivative, all but integers, in order."""
-    return [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
-
-
-def with_inexact(tree: Any) -> Callable[[list[Array]], Any]:
-    """A function that puts such leaves as `inexact` finds in their place; the others keep their value."""
-    leaves, treedef = jax.tree.flatten(tree)
-
-    def rebuild(replaced: list[Array]) -> Any:
-        replaced = iter(replaced)
-        return treedef.unflatten([next(replaced) if inexact(leaf) else leaf for leaf in leaves])
-
-    return rebuild
-
-
-def in_one_precision(params: Params, xs: Array, carry: Carry) -> tuple[Params, Array, Carry]:
-    """The same as precise as params and xs together, float32 at least; what is complex or an integer stays so."""
-    dtype = jnp.finfo(jnp.result_type(xs, *jax.tree.leaves(params), jnp.float32)).dtype
-
-    def cast(a):
-        kind = jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(a) else dtype
-        return jnp.asarray(a, kind if inexact(a) else None)
-
-    return jax.tree.map(cast, (params, xs, carry))
-
-
-def unclipped(cell: Cell) -> Cell:
-    """`cell` without what `penalties.clip_cotangent` put on it; itself where that is nothing."""
-    plain = getattr(cell.step, "plain", None)
-    return cell if plain is None else cell._replace(**plain)
-
-
-def start(cell: Cell, params: Params, xs: Array, carry: Carry | None) -> tuple[Carry, Any]:
-    """The carry before the first step, in the precision of `params` and `xs`, and z of every step."""
-    chex.assert_rank(xs, 2)
-    carry = cell.initial_carry(()) if carry is None else carry
-    return in_one_precision(params, xs, carry)[2], cell.project(params, xs)
-
-
-def trajectory(cell: Cell, params: Params, xs: Array, carry: Carry | None) -> tuple[Carry, Any]:
-    """(the carry *before* each step, z of each step), each with a leading T."""
-    carry, zs = start(cell, params, xs, carry)
-    return lax.scan(lambda carry, z: (_advance(cell, params, carry, z), carry), carry, zs)[1], zs
-
-
-def push(cell: Cell, params: Params, carry: Carry, z: Any, V: Array) -> tuple[Carry, Array]:
-    """(the next carry, J v for each row v of V `[k, n]`), in forward mode."""
-    h, restore = flatten(carry)
-    _, jvp, new = jax.linearize(lambda h: _flat_step(cell, params, restore(h), z), h, has_aux=True)
-    return new, jax.vmap(jvp)(V)
-
-
-def pull(cell: Cell, params: Params, carry: Carry, z: Any, V: Array) -> Array:
-    """v J for each row v of V `[k, n]`, in reverse mode."""
-    h, restore = flatten(carry)
-    _, vjp, _ = jax.vjp(lambda h: _flat_step(cell, params, restore(h), z), h, has_aux=True)
-    return jax.vmap(lambda v: vjp(v)[0])(V)
-
-
-def _flat_step(cell, params, carry, z):
-    new = _advance(unclipped(cell), params, carry, z)
-    return flatten(new)[0], new
-
-
-def _advance(cell, params, carry, z):
-    return jax.tree.map(lambda a, old: a.astype(old.dtype), cell.step(params, carry, z), carry)
-
-
-def _real_parts(leaf):
-    if jnp.iscomplexobj(leaf):
-        return (leaf.real, leaf.imag)
-    return (leaf,) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else ()

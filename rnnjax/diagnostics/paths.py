@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rnnjax.diagnostics.jacobians import unclipped
-from rnnjax.diagnostics.units import carry_names, interpret
+from rnnjax.diagnostics.units import interpret
+from rnnjax.engine.steps import carry_names, unclipped, with_step
+from rnnjax.engine.unroll import make_probe, unroll
 from rnnjax.types import Array, Carry, Cell, Params
-from rnnjax.unroll import make_probe, unroll
 
 
 class PathFlow(NamedTuple):
@@ -63,12 +63,6 @@ def flow_by_path(
     full, *rows = [jax.tree.map(lambda a, i=i: a[i], flows) for i in range(1 + 2 * len(names))]
     alone, without = rows[: len(names)], rows[len(names) :]
     return PathFlow(full, dict(zip(names, alone, strict=True)), dict(zip(names, without, strict=True)))
-
-
-def with_step(cell: Cell, step: Callable) -> Cell:
-    """`cell` with another `step`, and without the parts from which the engine would derive its own."""
-    parts = [name for name, default in Cell._field_defaults.items() if default is None]
-    return cell._replace(step=step, **dict.fromkeys(parts))
 
 
 def _with_switches(cell: Cell, parts: Array, elementwise: Array, matmuls: Array) -> Cell:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
 
-from rnnjax.diagnostics.jacobians import flatten, pull, push, step_jacobians, trajectory
+from rnnjax.diagnostics.jacobians import step_jacobians
+from rnnjax.engine.steps import flatten, pull, push, trajectory
 from rnnjax.norms import scaled_norm
 from rnnjax.types import Array, Carry, Cell, Params
 

@@ -9,9 +9,9 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from rnnjax.diagnostics.gradient_flow import gradient_flow, rms_over_batch, total_norm
-from rnnjax.diagnostics.jacobians import flatten, inexact
 from rnnjax.diagnostics.sensitivity import frobenius_sensitivity
-from rnnjax.diagnostics.units import Units, before_and_after, record_units
+from rnnjax.diagnostics.units import Units, record_units
+from rnnjax.engine.steps import carries_around, flatten, inexact
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.norms import norm
 from rnnjax.types import Array, Cell, Params
@@ -108,14 +108,15 @@ def diagnose(
     return judge(*jax.device_get(collect(taps, arrays, key)))
 
 
-def stack_layers(model: Any, inputs: Array, lengths: Array | None = None) -> list[Layer]:
+def stack_layers(model: Any, inputs: Array, lengths: Array | None = None, steps: int | None = None) -> list[Layer]:
     """The recurrent layers of a `Stack` or `SequenceModel`, each with what it read in one pass over `inputs`.
 
-    Of two directions the forward one. Where sequences have `lengths`, which must be known, all are cut to the shortest,
-    so that no padding counts.
+    Of two directions the forward one. All are cut to `steps`, by default to the shortest of `lengths`, which must then be
+    known: so that no padding counts.
     """
     *_, read = model(inputs, lengths=lengths, return_inputs=True)
-    steps = inputs.shape[0] if lengths is None else int(np.min(lengths))
+    if steps is None:
+        steps = inputs.shape[0] if lengths is None else int(np.min(lengths))
     layers = []
     for layer, xs in zip(getattr(model, "stack", model).layers, read, strict=True):
         forward = getattr(layer, "forward_rnn", layer)
@@ -168,7 +169,7 @@ def _first_ill(evidence: Sequence[Evidence], *rules: Callable) -> Diagnosis | No
 def _evidence(layer: Layer, flow: Any, key: Array, probes: int, sequences: int) -> Evidence:
     cell, params, xs = layer
     B = xs.shape[1]
-    _, after = before_and_after(cell, params, xs)
+    _, after = carries_around(cell, params, xs)
     units = record_units(cell, params, xs)
     n = flatten(cell.initial_carry(()))[0].size
 

@@ -1,6 +1,6 @@
 """Gates and units along a trajectory, for any cell, without editing it: what `step` computes on its way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from rnnjax.diagnostics.jacobians import inexact, unclipped, with_inexact
+from rnnjax.engine.steps import carries_around, inexact, unclipped, with_inexact
 from rnnjax.types import Array, Carry, Cell, Params
-from rnnjax.unroll import unroll
 
 
 class Units(NamedTuple):
@@ -48,7 +47,7 @@ def record_units(cell: Cell, params: Params, xs: Array, carry: Carry | None = No
     calls it, so that it needs no name for the forget-like gate.
     """
     cell = unclipped(cell)
-    before, _ = before_and_after(cell, params, xs, carry)
+    before, _ = carries_around(cell, params, xs, carry)
     zs = cell.project(params, xs)
     found = Units({}, {}, {}, None, None)
     if cell.gates is None:
@@ -92,42 +91,6 @@ def summarise_units(units: Units, bins: int = 20) -> UnitSummary:
         timescale=jax.tree.map(lambda tau: histogram(tau, timescale_edges), units.timescale),
         timescale_edges=timescale_edges,
     )
-
-
-def before_and_after(
-    cell: Cell, params: Params, xs: Array, carry: Carry | None = None, lengths: Array | None = None
-) -> tuple[Carry, Carry]:
-    """The carries (before, after) every step of `xs` `[T, ..., D]`, with a leading T; past `lengths` the last ones."""
-    carry = cell.initial_carry(xs.shape[1:-1]) if carry is None else carry
-    last, after = unroll(cell._replace(output=lambda params, carry, z: carry), params, xs, carry, lengths=lengths)
-    if lengths is not None:  # `unroll` shows zeros there
-        valid = jnp.arange(xs.shape[0]).reshape(-1, *[1] * lengths.ndim) < lengths
-        fit = lambda a: valid.reshape(*valid.shape, *[1] * (a.ndim - valid.ndim))  # noqa: E731
-        after = jax.tree.map(lambda a, end: jnp.where(fit(a), a, end), after, last)
-    before = jax.tree.map(lambda c, a: jnp.concatenate([c[None].astype(a.dtype), a[:-1]]), carry, after)
-    return before, after
-
-
-def carry_names(carry: Carry) -> tuple[str, ...]:
-    """The names of a carry's parts in the order of its leaves: ("c", "h") for an LSTM, ("h",) for a bare array."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(carry)
-    return tuple(jax.tree_util.keystr(path, simple=True, separator=".") or "h" for path, _ in paths)
-
-
-def layer_names(carries: Sequence[Carry], bidirectional: bool = False) -> tuple[str, ...]:
-    """The names of all parts of a stack's carries in the order of their leaves: `layer0.c`, `layer1.backward.h`.
-
-    Args:
-      carries: one a layer, a pair (forward, backward) where `bidirectional`: a tree does not say that by itself, as a
-        pair may be a carry.
-      bidirectional: whether the stack runs in both directions.
-    """
-    names = []
-    for number, carry in enumerate(carries):
-        directions = zip(("forward.", "backward."), carry, strict=True) if bidirectional else [("", carry)]
-        for direction, parts in directions:  # a dot stands between levels of the stack alone
-            names += [f"layer{number}.{direction}{name.replace('.', '_')}" for name in carry_names(parts)]
-    return tuple(names)
 
 
 def interpret(function: Callable, *args, elementwise: bool = False):

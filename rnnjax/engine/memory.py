@@ -1,0 +1,77 @@
+"""How much memory the gradient of an unrolled cell takes, and into how many segments to cut time to fit a budget."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.engine.unroll import unroll
+from rnnjax.types import Cell
+
+
+class Plan(NamedTuple):
+    """What `plan_segments` found."""
+
+    segments: int  # for `unroll(..., segments=)`
+    peak_bytes: int  # predicted, of the arrays that the forward pass keeps and the backward pass makes
+
+
+def plan_segments(
+    cell: Cell, T: int, batch_shape: tuple[int, ...], input_size: int, budget_bytes: float, outputs: str = "last"
+) -> Plan:
+    """The fewest segments whose gradient fits the budget, and the peak that they need.
+
+        peak(S) = T (x + y) + S c + ceil(T / S) r
+
+    x, y and c are the bytes a step of the input, of the outputs with their gradient ("every") and of the carry; r
+    those that a step keeps for the backward pass and makes in it, for a free-form cell an upper bound. One segment
+    runs time once; more run it twice.
+
+    Args:
+      cell: the cell.
+      T, batch_shape, input_size: as xs `[T, ..., D]` has them, in float32.
+      budget_bytes: what the gradient may take beside parameters and optimiser.
+      outputs: as in `unroll`.
+
+    Raises ValueError if no number of segments fits.
+    """
+    kept, fixed, carry = bytes_a_step(cell, batch_shape, input_size, outputs)
+
+    def peak(segments):
+        length = -(-T // segments)
+        return int(T * fixed + length * kept + (segments * carry if segments > 1 else 0))
+
+    if peak(1) <= budget_bytes:
+        return Plan(1, peak(1))
+    best = min(T, max(1, round(math.sqrt(T * kept / carry))))
+    if peak(best) > budget_bytes:
+        raise ValueError(
+            f"budget_bytes is {budget_bytes:.3g}, but T={T} steps need {peak(best):.3g} even in {best} segments"
+        )
+    low, high = 1, best  # peak falls up to `best`
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if peak(middle) <= budget_bytes else (middle, high)
+    return Plan(high, peak(high))
+
+
+def bytes_a_step(cell: Cell, batch_shape: tuple[int, ...], input_size: int, outputs: str = "last"):
+    """Bytes a step: (kept for or made in the backward pass of a segment, always there, of a carry)."""
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), input_size))
+    carry = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
+    x = jax.ShapeDtypeStruct((*batch_shape, input_size), jnp.float32)
+    y = jax.eval_shape(lambda p, x: unroll(cell, p, x[None], outputs="last")[1], params, x)
+    fixed = _bytes(x) + (2 * _bytes(y) if outputs == "every" else 0)
+    if cell.gates is not None:  # the carry and the gates, and in the backward pass the gates' gradient
+        unit = _bytes(cell.gates.state(carry))
+        return _bytes(carry) + unit * 2 * len(cell.gates.activations), fixed, _bytes(carry)
+    z = jax.eval_shape(cell.project, params, x)
+    residuals = jax.eval_shape(lambda p, c, z: jax.vjp(cell.step, p, c, z)[1], params, carry, z)
+    loop_invariant = {leaf.shape for leaf in jax.tree.leaves(params)}
+    kept = sum(_bytes(leaf) for leaf in jax.tree.leaves(residuals) if leaf.shape not in loop_invariant)
+    return kept + 2 * _bytes(z), fixed, _bytes(carry)
+
+
+def _bytes(tree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

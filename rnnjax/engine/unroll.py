@@ -1,0 +1,262 @@
+"""The engine: one function that runs any cell over a sequence, forwards, backwards and differentiably."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from rnnjax.cells.check import as_carry, given_carry, like
+from rnnjax.engine.deferred import all_varying, deferred_scan
+from rnnjax.norms import norm
+from rnnjax.types import Array, Carry, Cell, Params
+
+METHODS = ("auto", "scan", "deferred")
+
+
+def unroll(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    carry: Carry | None = None,
+    *,
+    lengths: Array | None = None,
+    reverse: bool = False,
+    outputs: str = "every",
+    taps: Carry | None = None,
+    probe: Carry | None = None,
+    segments: int = 1,
+    method: str = "auto",
+    dtype: jnp.dtype | None = None,
+) -> tuple[Carry, Array]:
+    """Runs `cell` over `xs`.
+
+        z_t = project(x_t);   h_t = step(h_{t-1}, z_t) + tap_t;   y_t = output(h_t, z_t)
+
+    Args:
+      cell: the cell.
+      params: its parameters, a flat dict.
+      xs: `[T, ..., D]`; whatever stands between T and D is batch, none included.
+      carry: the carry before the first step; `cell.initial_carry` by default. Cast to the kind of the cell's own.
+      lengths: integers `[...]` from 0 to T, the valid steps of each sequence. The carry stops at a sequence's own
+        length (so a length of 0 returns the initial carry) and outputs past it are zero.
+      reverse: run from each sequence's own last step to its first. ys keeps the order of xs.
+      outputs: "every" returns y of every step `[T, ..., O]`, "last" that of each sequence's last step in running
+        order `[..., O]`, without storing the others.
+      taps: zeros like the carry with a leading T (see `make_taps`). Their gradient is dL/dh_t for every t.
+      probe: zeros like the carry with a leading T and without features (see `make_probe`). Their "gradient" is
+        |dL/dh_t|, over features, found in the same backward pass at the price of a few numbers a step.
+      segments: into how many pieces to cut time. Above 1, only the carries between pieces are kept for the backward
+        pass, and each piece is run again when its turn comes (Chen et al. 2016, arXiv:1604.06174).
+      method: "scan" is `jax.lax.scan` differentiated as it stands, for any cell and any transformation. "deferred"
+        takes the weight gradients in one matmul after the backward scan; it needs `cell.gates`, and forward-mode
+        differentiation (`jax.jvp`, `jax.jacfwd`) of the result is not defined. "auto" is "deferred" where it can be.
+      dtype: what to compute in; that of `params` and `xs` by default.
+
+    Returns (the carry after the last step, ys).
+
+    Raises ValueError or TypeError for an unknown `method` or `outputs`, fewer than one segment, a length that cannot
+    be, a dtype that is no float, and a carry, taps or probe that the cell cannot have.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; allowed: {', '.join(METHODS)}")
+    if outputs not in ("every", "last"):
+        raise ValueError(f"outputs is {outputs!r}; allowed: 'every', 'last'")
+    if method == "deferred" and cell.gates is None:
+        raise ValueError("method 'deferred' needs a cell made of gates (see cells.gated); use 'scan'")
+    T, *batch_shape = xs.shape[:-1]
+    batch_shape = tuple(batch_shape)
+    if segments < 1:
+        raise ValueError(f"segments is {segments}; it must be 1 or more")
+    if T == 0:
+        raise ValueError(f"xs has no steps: shape {xs.shape}")
+    lengths = clean_lengths(lengths, T, batch_shape)
+
+    carry = cell.initial_carry(batch_shape) if carry is None else given_carry(cell, carry, batch_shape)
+    taps, probe = (
+        dummy if dummy is None else like(name, dummy, jax.eval_shape(lambda make=make: make(cell, T, batch_shape)))
+        for name, dummy, make in (("taps", taps, make_taps), ("probe", probe, make_probe))
+    )
+    params, xs, carry = _all_in_precision(dtype, params, xs, carry)
+    params, xs, carry, lengths, taps, probe = all_varying(params, xs, carry, lengths, taps, probe)
+    flip = functools.partial(_flip, lengths=lengths) if reverse else lambda tree: tree
+    mask = None if lengths is None else _valid(lengths, T)
+    xs = zero_past(flip(xs), lengths)  # where padding is not finite, 0 times its gradient would not be either
+    run = _scan if method == "scan" or cell.gates is None else deferred_scan
+
+    def piece(carry, inputs):
+        xs, mask, taps, probe = inputs
+        return run(cell, params, carry, xs, mask, taps, probe)
+
+    inputs = (xs, mask, flip(taps), flip(probe))
+    if segments == 1:
+        carry, ys = piece(carry, inputs)
+    else:
+        carry, ys = _in_segments(piece, carry, inputs, min(segments, T), T)
+
+    if outputs == "last":
+        last = xs[-1] if lengths is None else last_valid(xs, lengths)
+        y = cell.output(params, carry, cell.project(params, last))
+        return carry, y if lengths is None else jax.tree.map(lambda a: _where(lengths > 0, a, 0), y)
+    return carry, flip(zero_past(ys, lengths))
+
+
+def clean_lengths(lengths: Array | None, T: int, batch_shape: tuple[int, ...]) -> Array | None:
+    """Lengths as int32 in [0, T], so that they can be subtracted from and indexed with; None stays None.
+
+    Args:
+      lengths: integers `[...]` of any width and sign.
+      T: the steps there are.
+      batch_shape: the shape that `lengths` must have.
+
+    Raises TypeError where they are no integers, ValueError for a wrong shape, and for one outside [0, T] where its
+    value is known. Traced ones are clipped.
+    """
+    if lengths is None:
+        return None
+    lengths = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(f"lengths are {lengths.dtype}; allowed: integers")
+    if lengths.shape != tuple(batch_shape):
+        raise ValueError(f"lengths have shape {lengths.shape}; allowed: {tuple(batch_shape)}, the batch shape of xs")
+    if not isinstance(lengths, jax.core.Tracer):
+        wrong = [length for length in np.asarray(lengths).flat if not 0 <= length <= T]
+        if wrong:
+            raise ValueError(f"a length is {wrong[0]}; allowed: 0 to {T}, the steps of xs")
+    elif jnp.iinfo(lengths.dtype).bits >= 32:  # before the cast, or a large one would wrap
+        lengths = jnp.minimum(lengths, T)
+    return jnp.clip(jnp.asarray(lengths, jnp.int32), 0, T)
+
+
+def zero_past(values: Array, lengths: Array | None) -> Array:
+    """`[T, ..., F]`, or a tree of such arrays, with zeros past each sequence's length."""
+    if lengths is None:
+        return values
+    return jax.tree.map(lambda a: _where(_valid(lengths, a.shape[0]), a, 0), values)
+
+
+def last_valid(values: Array, lengths: Array) -> Array:
+    """`[T, ..., F]` at each sequence's last valid step, `[..., F]`; the first step where a length is 0."""
+    index = jnp.maximum(lengths - 1, 0)[None]
+    return jnp.take_along_axis(values, index.reshape(*index.shape, *[1] * (values.ndim - index.ndim)), axis=0)[0]
+
+
+def make_taps(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
+    """Zeros `[T, ..., H]` for each part of the carry: differentiate by them to get dL/dh_t for every t."""
+    shapes = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
+
+    def zeros(leaf):  # an integer has no gradient, but its tap must be something to differentiate by
+        return jnp.zeros((T, *leaf.shape), leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else float)
+
+    return jax.tree.map(zeros, shapes)
+
+
+def make_probe(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
+    """Zeros `[T, ...]` for each part of the carry: differentiate by them to get |dL/dh_t| for every t."""
+    shapes = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
+
+    def zeros(leaf):  # real, whatever the part is: a complex number has a real norm, and an integer's stays 0
+        kind = jnp.finfo(leaf.dtype).dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else float
+        return jnp.zeros((T, *batch_shape), kind)
+
+    return jax.tree.map(zeros, shapes)
+
+
+def _scan(cell, params, carry, xs, mask, taps, probe):
+    """`lax.scan` of `cell.step`, differentiated by JAX as it stands."""
+    zs = cell.project(params, xs)
+    shown = jax.eval_shape(cell.output, params, carry, jax.tree.map(lambda z: z[0], zs))
+    inside = _features(carry, xs.ndim - 2) > 4 * _features(shown, xs.ndim - 2)
+
+    def body(carry, inputs):
+        z, mask, tap, probe = inputs
+        new = as_carry(cell.step(params, carry, z), carry)
+        if tap is not None:
+            new = jax.tree.map(lambda a, b: a + b.astype(a.dtype), new, tap)
+        if probe is not None:
+            new = jax.tree.map(_probed, new, probe)
+        if mask is not None:
+            new = jax.tree.map(lambda a, old: _where(mask, a, old), new, carry)
+        return new, (cell.output(params, new, z) if inside else new)
+
+    carry, ys = lax.scan(body, carry, (zs, mask, taps, probe))
+    return carry, ys if inside else cell.output(params, ys, zs)
+
+
+def _probed(h, dummy):
+    return _probe_identity(h, dummy) if jnp.issubdtype(h.dtype, jnp.inexact) else h
+
+
+@jax.custom_vjp
+def _probe_identity(h, dummy):
+    return h
+
+
+def _probed_backward(dummy, dh):
+    return dh, norm(dh, dummy.ndim).astype(dummy.dtype)
+
+
+_probe_identity.defvjp(lambda h, dummy: (h, dummy), _probed_backward)
+
+
+def _in_segments(piece, carry, inputs, segments, T):
+    length = -(-T // segments)
+    segments = -(-T // length)
+    xs, mask, taps, probe = inputs
+    padding = segments * length - T
+    if padding and mask is None:  # the last piece is shorter: its carry stops where time ends
+        mask = jnp.broadcast_to(jnp.arange(T).reshape(T, *[1] * (xs.ndim - 2)) < T, xs.shape[:-1])
+
+    def cut(a):
+        a = jnp.pad(a, [(0, padding)] + [(0, 0)] * (a.ndim - 1)) if padding else a
+        return a.reshape(segments, length, *a.shape[1:])
+
+    carry, ys = lax.scan(jax.checkpoint(piece), carry, jax.tree.map(cut, (xs, mask, taps, probe)))
+    return carry, jax.tree.map(lambda a: a.reshape(segments * length, *a.shape[2:])[:T], ys)
+
+
+def _flip(tree, lengths):
+    """Reverses time, each sequence inside its own length; what lies past it stays where it is."""
+    if lengths is None:
+        return jax.tree.map(lambda a: jnp.flip(a, 0), tree)
+
+    def flip(a):
+        t = jnp.arange(a.shape[0]).reshape(-1, *[1] * lengths.ndim)
+        index = jnp.where(t < lengths, lengths - 1 - t, t)
+        return jnp.take_along_axis(a, index.reshape(*index.shape, *[1] * (a.ndim - index.ndim)), axis=0)
+
+    return jax.tree.map(flip, tree)
+
+
+def _valid(lengths, T):
+    """Whether each step `[T, ...]` lies inside its sequence's length."""
+    return jnp.arange(T).reshape(T, *[1] * lengths.ndim) < lengths
+
+
+def _where(mask, a, b):
+    return jnp.where(mask.reshape(*mask.shape, *[1] * (a.ndim - mask.ndim)), a, b)
+
+
+def _all_in_precision(dtype, params, xs, carry):
+    """All three cast to `dtype`, or to what params and xs are in together; where they are integers, the default."""
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(f"dtype is {jnp.dtype(dtype)}; allowed: a floating or complex one")
+    if dtype is None:
+        dtype = jnp.result_type(xs, *jax.tree.leaves(params))
+        dtype = dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(dtype, float)
+    return jax.tree.map(lambda a: in_precision(a, dtype), (params, xs, carry))
+
+
+def in_precision(a, dtype):
+    """`a` in the precision of `dtype`; what is complex stays complex, what is real real, integers as they are."""
+    if jnp.iscomplexobj(a):
+        return a.astype(jnp.result_type(dtype, jnp.complex64))
+    real = jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else dtype
+    return a.astype(real) if jnp.issubdtype(a.dtype, jnp.inexact) else a
+
+
+def _features(tree, batch_dimensions):
+    """How many numbers a sequence has in `tree`."""
+    return sum(math.prod(leaf.shape[batch_dimensions:]) for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,1 @@
+"""Figures from the files of runs and from arrays: they know no model."""

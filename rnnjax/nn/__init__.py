@@ -1,0 +1,1 @@
+"""Flax NNX modules: any cell as a layer, layers as a stack, a stack as a model."""

@@ -1,0 +1,100 @@
+"""A character model read and written: bits per character over a whole text, and text sampled from the model."""
+
+import math
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnjax.nn.modules import SequenceModel
+from rnnjax.types import Array
+
+
+def bits_per_character(model: SequenceModel, tokens: Array, streams: int = 16, piece: int = 128) -> Array:
+    """-1/(N - 1) sum_{t=2}^N log2 p(x_t | the characters before it) over a whole text, the state carried along.
+
+    Every character but the text's first is predicted exactly once. The text is read as `streams` runs side by side,
+    `piece` characters at a time, fewer where a run would be shorter than a piece; a run knows nothing of what was
+    before it, and its first character is predicted at the end of the run before.
+
+    Args:
+      model: reads `[T, B]` tokens forwards, returns logits `[T, B, V]`, takes and returns its carry.
+      tokens: integers `[N]`, two or more.
+
+    Raises ValueError for fewer tokens, tokens outside the vocabulary, or a model that reads ahead or not every step.
+    """
+    _check_reads_every_step(model)
+    _check_tokens(model, "tokens", tokens, shortest=2)
+    predicted = len(tokens) - 1
+    streams = max(1, min(streams, predicted // piece))
+    length = math.ceil(predicted / streams)
+    pieces = math.ceil(length / piece)
+    piece = math.ceil(length / pieces)
+
+    def cut(values):  # [N - 1] -> [pieces, piece, streams], zeros at the end of each stream
+        values = jnp.pad(values, (0, streams * length - predicted)).reshape(streams, length)
+        values = jnp.pad(values, ((0, 0), (0, pieces * piece - length)))
+        return jnp.moveaxis(values.reshape(streams, pieces, piece), 0, -1)
+
+    def read(carry, window):
+        inputs, targets, counts = window
+        carry, logits = model(inputs, initial_carry=carry, return_carry=True)
+        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
+        return carry, -jnp.sum(jnp.where(counts, log_p, 0))
+
+    tokens = jnp.asarray(tokens)
+    windows = cut(tokens[:-1]), cut(tokens[1:]), cut(jnp.ones(predicted, bool))
+    _, nats = jax.lax.scan(read, model.initial_carry((streams,)), windows)
+    return jnp.sum(nats) / (math.log(2) * predicted)
+
+
+def generate(model: SequenceModel, prompt: Array, length: int, key: Array, temperature: float | Array = 1.0) -> Array:
+    """`length` tokens sampled one by one after `prompt` `[P]`, from softmax(logits / temperature); integers `[length]`.
+
+    A temperature of 0 takes the most likely token each time.
+
+    Raises ValueError for an empty prompt, tokens outside the vocabulary, a negative length, a temperature that is not a
+    number of 0 or more (values that are traced are not looked at), or a model that reads ahead or not every step.
+    """
+    _check_reads_every_step(model)
+    _check_tokens(model, "prompt", prompt, shortest=1)
+    if operator.index(length) < 0:
+        raise ValueError(f"length is {length}; it must be an integer, 0 or more")
+    if not isinstance(temperature, jax.core.Tracer) and not temperature >= 0:
+        raise ValueError(f"temperature is {temperature}; it must be a number, 0 or more")
+    carry, logits = model(jnp.asarray(prompt)[:, None], initial_carry=model.initial_carry((1,)), return_carry=True)
+
+    def write(state, key):
+        carry, logits = state
+        token = jnp.where(
+            temperature > 0,
+            jax.random.categorical(key, logits / jnp.maximum(temperature, 1e-6)),
+            jnp.argmax(logits, axis=-1),
+        )
+        carry, logits = model(token[None], initial_carry=carry, return_carry=True)
+        return (carry, logits[-1]), token[0]
+
+    _, tokens = jax.lax.scan(write, (carry, logits[-1]), jax.random.split(key, length))
+    return tokens
+
+
+def _check_reads_every_step(model):
+    if model.stack.bidirectional:
+        raise ValueError("a bidirectional model reads ahead, so that it can neither score nor write a text")
+    if model.steps_read != "every":
+        raise ValueError(f"readout is {model.steps_read!r}; a model that scores or writes a text reads 'every' step")
+
+
+def _check_tokens(model, name, tokens, shortest):
+    """Shapes always, values where they are known."""
+    shape, size = jnp.shape(tokens), model.readout.out_features
+    if len(shape) != 1 or shape[0] < shortest:
+        raise ValueError(f"{name} has the shape {shape}; it must be [N], N {shortest} or more")
+    if not jnp.issubdtype(jnp.result_type(tokens), jnp.integer):
+        raise ValueError(f"{name} is of {jnp.result_type(tokens)}; it must hold integers")
+    if not isinstance(tokens, jax.core.Tracer):
+        values = np.asarray(tokens)
+        wrong = values[(values < 0) | (values >= size)]
+        if wrong.size:
+            raise ValueError(f"{name} holds {wrong[0]}; the model knows 0 to {size - 1}")

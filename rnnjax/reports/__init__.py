@@ -1,0 +1,1 @@
+"""Pages on runs: a diagnosis of one, and what many reached."""

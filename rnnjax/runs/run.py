@@ -1,0 +1,282 @@
+"""Run directories that nothing can spoil: each file is published whole or not at all.
+
+    config.json              resolved config, sources, what else changes numbers, versions: see identity.py
+    source/                  a copy of the sources of the user's own; source-2/ of those that were accepted later
+    metrics.jsonl            one JSON object a line
+    checkpoint-00000250/     see checkpoints.py
+    gradient_flow.npz        |dL/dh_t| at each evaluation
+    params.npz               trained parameters by their '/'-joined names, readable without pickle
+    result.json              what was reached; `complete` once all that follows training is there too
+    lock                     who is running here; gone when nobody is, unless it was killed
+    .tmp-*                   left by a kill inside a save; removed at the next start
+
+This is the one module that callers need: what they use of the modules below goes by its name here too.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rnnjax.runs.checkpoints import (
+    describe,
+    find_checkpoints,
+    named_leaves,
+    rebuild,
+)
+from rnnjax.runs.directories import (
+    RUN_FILES,
+    SOURCE,
+    check_directory,
+    lock_directory,
+    refuse_foreign_run,
+    refuse_links,
+    remove_leftovers,
+    unlock_directory,
+)
+from rnnjax.runs.files import (
+    RunRefused,
+    discard_directory,
+    load_arrays,
+    published,
+    read_json,
+    save_arrays,
+    write_json,
+)
+from rnnjax.runs.identity import (
+    Sources,
+    changed_numbers,
+    changed_sources,
+    compare_config,
+    make_record,
+    read_config,
+    warn_of_versions,
+)
+
+EXIT_DONE, EXIT_ERROR, EXIT_BAD_FLAGS, EXIT_STOPPED = 0, 1, 2, 75  # 75: EX_TEMPFAIL, "run me again"
+
+_LOG = logging.getLogger(__name__)
+
+
+class RunFailed(RuntimeError):
+    """What follows training failed; what was trained is on disk: exit code 1."""
+
+
+class Run(NamedTuple):
+    """An open run directory, as a context manager. Its lock lasts until `close_run` or the end of the process."""
+
+    path: Path
+    resumed: bool  # the same config was opened here before
+    lock: int  # file descriptor
+    record: Mapping[str, Any] = types.MappingProxyType({})  # what config.json holds
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        close_run(self)
+
+
+def open_run(
+    workdir: str | os.PathLike,
+    config: Mapping[str, Any],
+    info: Mapping[str, Any],
+    sources: Sources | None = None,
+    accept_changes: bool = False,
+) -> Run:
+    """Creates or resumes the run directory `workdir` of the resolved `config`, and locks it.
+
+    Args:
+      workdir: a directory that is new, empty or of this very run.
+      config: all settings.
+      info: what else the caller knows: `devices`, the command, and `numbers`, what changes numbers beside the config.
+      sources: by what they are of, such as "cell 'leaky'", the sources of the user's own.
+      accept_changes: go on though `sources` or `numbers` are not as recorded; config.json's `history` says so.
+
+    Raises `RunRefused` if the directory holds something else or another config (with the differing fields), if what it
+    began with has changed, if it has a hostile name or holds links; `RunBusy`, at once, if a live process runs in it.
+    Writes nothing when it raises.
+    """
+    path = check_directory(workdir)
+    record = make_record(config, info, sources)
+    refuse_foreign_run(path)
+    lock = lock_directory(path)
+    try:
+        refuse_links(path)
+        refuse_foreign_run(path)
+        resumed = (path / "config.json").exists()
+        record, is_new = _recorded(path, record, accept_changes) if resumed else (record, True)
+        remove_leftovers(path)
+        _record(path, record if is_new else None, sources or {}, len(record.get("history", ())))
+    except BaseException:
+        unlock_directory(path, lock)
+        raise
+    return Run(path, resumed, lock, record)
+
+
+@contextlib.contextmanager
+def publish_run(workdir: str | os.PathLike, is_done, config, info, sources: Sources | None = None):
+    """Yields an open run directory emptied of what a former run published in it; None where `is_done()` says, under
+    its lock, that there is nothing to do. The other arguments are those of `open_run`."""
+    path = check_directory(workdir)
+    record = make_record(config, info, sources)
+    with Run(path, False, lock_directory(path), record) as run:
+        refuse_links(path)
+        if is_done():
+            yield None
+            return
+        discard_run(run)
+        remove_leftovers(path)
+        _record(path, record, sources or {}, len(record.get("history", ())))
+        yield run
+
+
+def finished_run(
+    workdir: str | os.PathLike, config: Mapping[str, Any], sources: Sources, accept_changes: bool = False
+) -> dict[str, Any] | None:
+    """The result of this very run, if it is finished; else None. Writes nothing.
+
+    Raises RunRefused as `open_run` does; with `accept_changes`, a result of other sources is returned too.
+    """
+    path = check_directory(workdir)
+    refuse_foreign_run(path)
+    try:
+        result = read_result(path) if (path / "config.json").exists() else None
+    except RunRefused as error:
+        _LOG.warning("%s; it is written again", error)
+        return None
+    if result is None or not result.get("complete", True):
+        return None
+    stored, record = read_config(path), make_record(config, {}, sources)
+    compare_config(path, stored, record)
+    if (changed := changed_sources(stored, record)) and not accept_changes:
+        raise RunRefused(
+            f"{path} is finished, and {'; '.join(changed)}. Give another --workdir, or --accept_changes to see what it "
+            "reached"
+        )
+    return result
+
+
+def check_sources(workdir: str | os.PathLike, sources: Sources) -> dict[str, Any]:
+    """What config.json holds, if the run was made from these `sources`. Raises RunRefused; writes nothing.
+
+    For all that loads a trained model: under another cell its parameters mean something else.
+    """
+    record = read_config(workdir)
+    if changed := changed_sources(record, make_record({}, {}, sources)):
+        kept = _source_copies(Path(workdir))
+        where = f"; {kept[-1]} holds what it was made from" if kept else ""
+        raise RunRefused(f"{workdir}: {'; '.join(changed)}{where}")
+    return record
+
+
+def close_run(run: Run) -> None:
+    """Gives the directory's lock back; an empty directory goes: discarded, or refused before anything was written."""
+    unlock_directory(run.path, run.lock)
+
+
+def discard_run(run: Run) -> None:
+    """Removes all that the run published, its record last; closing it then removes its directory, if it is empty."""
+    for path in find_checkpoints(run.path):
+        discard_directory(path)
+    for folder in _source_copies(run.path):
+        shutil.rmtree(folder)
+    for name in reversed(RUN_FILES):
+        (run.path / name).unlink(missing_ok=True)
+
+
+def remove_run(workdir: str | os.PathLike) -> None:
+    """Removes a run that no live process is in, whatever its record says. Raises RunBusy."""
+    path = check_directory(workdir)
+    with Run(path, True, lock_directory(path)) as run:
+        discard_run(run)
+        remove_leftovers(path)
+
+
+def read_result(workdir: str | os.PathLike) -> dict[str, Any] | None:
+    """What result.json holds, None if there is none. Raises RunRefused if it is damaged."""
+    path = Path(workdir, "result.json")
+    return read_json(path) if path.exists() else None
+
+
+def save_params(run: Run, params: Any) -> Path:
+    """Writes a pytree of parameters to params.npz, each under its path in the tree, such as `layers/0/W_h`."""
+    path = run.path / "params.npz"
+    save_arrays(path, named_leaves(params))
+    return path
+
+
+def load_params(path: str | os.PathLike, like: Any = None) -> Any:
+    """The parameters of a run directory or of a params.npz: by name, or in the structure of the tree `like`.
+
+    Raises RunRefused if the file is damaged or hostile, or if names, shapes or dtypes are not those of `like`.
+    """
+    path = Path(path)
+    path = path / "params.npz" if path.is_dir() else path
+    arrays = load_arrays(path)
+    if like is None:
+        return arrays
+    return rebuild(arrays, {name: describe(array, array) for name, array in arrays.items()}, like, path)
+
+
+@contextlib.contextmanager
+def stop_signals():
+    """Yields an object whose `requested` becomes True at SIGTERM or Ctrl-C; a second Ctrl-C interrupts at once."""
+    stop = types.SimpleNamespace(requested=False)
+
+    def handle(number, frame):
+        if stop.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _source_copies(path):
+    """The folders of the sources that this run was made from, the latest last."""
+    found = (entry for entry in path.iterdir() if SOURCE.fullmatch(entry.name) and entry.is_dir())
+    return sorted(found, key=lambda entry: (len(entry.name), entry.name))
+
+
+def _recorded(path, record, accept_changes):
+    """The record to go on with, and whether it is a new one. A run that has nothing to go on from begins anew."""
+    stored = read_config(path)
+    compare_config(path, stored, record)
+    warn_of_versions(stored, record)
+    changed = changed_sources(stored, record) + changed_numbers(stored, record)
+    checkpoints = find_checkpoints(path)
+    if not changed:
+        return stored, False
+    if not checkpoints and not (path / "result.json").exists():
+        return record, True
+    if not accept_changes:
+        changed = "; ".join(changed)
+        raise RunRefused(f"{path}: {changed}. Give another --workdir, or --accept_changes to go on on purpose")
+    _LOG.warning("%s: going on on purpose: %s", path, "; ".join(changed))
+    former = {name: stored.get(name) for name in ("sources", "numbers")}
+    at = {"after": checkpoints[-1].name if checkpoints else "result.json", "changed": changed}
+    return record | {"history": [*stored.get("history", []), at | former]}, True
+
+
+def _record(path, record, sources, accepted):
+    """Writes config.json, where there is a new record, then copies of the sources."""
+    if record is not None:
+        write_json(path / "config.json", record)
+    folder = path / ("source" if not accepted else f"source-{accepted + 1}")
+    for source in sources.values():
+        for name, text in source.texts.items():
+            copy = folder / name
+            if record is not None or not copy.exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with published(copy) as file:
+                    file.write(text)

@@ -1,0 +1,163 @@
+"""A grid of configs as few compiled programs: trials that differ in traced settings alone are lanes of one."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from rnnjax.training import Hyperparameters, Train, TrainState, make_train
+from rnnjax.training.config import TRACED, Config, check, hyperparameters
+from rnnjax.types import Array
+
+MAX_WIDTH = 64
+
+
+class Bucket(NamedTuple):
+    """The trials that one compiled program runs."""
+
+    config: Config  # with the traced fields of the first trial; all else is common
+    trials: tuple[Config, ...]
+
+
+class Lanes(NamedTuple):
+    """Runs of one bucket side by side, K of them: every array has a leading K, sharded over the devices."""
+
+    train: Train
+    init: Callable[[Array, Hyperparameters], TrainState]  # (keys [K], hyperparameters [K]) -> states
+    chunk: Callable[[TrainState, Hyperparameters], tuple[TrainState, dict]]  # -> (states, records), as `Train.chunk`
+    place: Callable[[Any], Any]  # a tree of [K, ...] on the devices, as `init` and `chunk` return it
+
+
+def trial_id(config: Config) -> str:
+    """16 hexadecimal digits that name what a trial is: a hash of its whole config."""
+    return _digest(dataclasses.asdict(config))
+
+
+def bucket_id(config: Config) -> str:
+    """16 hexadecimal digits that name the program which runs `config`: a hash of all that is static in it."""
+    return _digest(static_settings(config))
+
+
+def static_settings(config: Config) -> dict[str, Any]:
+    """What decides the program. Of an optional traced field that is whether it is set, and not its value."""
+    return {n: v is None if n in TRACED else v for n, v in dataclasses.asdict(config).items()}
+
+
+def grid(config: Config, axes: dict[str, Sequence]) -> list[Config]:
+    """Every combination of the values in `axes`, the last axis fastest, without duplicates; each trial is checked.
+
+    Raises ValueError for a combination that `check` refuses.
+    """
+    trials = [config]
+    for name, values in axes.items():
+        trials = [dataclasses.replace(trial, **{name: value}) for trial in trials for value in values]
+    for trial in trials:
+        check(trial)
+    return list(dict.fromkeys(trials))
+
+
+def sample(config: Config, ranges: dict[str, tuple[str, float, float]], count: int, seed: int = 0) -> list[Config]:
+    """`count` trials with settings drawn at random; more of them begin with the same ones.
+
+    Args:
+      config: all other settings.
+      ranges: by setting ("log", a, b) or ("uniform", a, b): its logarithm, or it, is uniform in [a, b]; integers
+        are rounded.
+      seed: of the draw, apart from the seeds of the trials.
+    """
+    columns, kinds = {}, typing.get_type_hints(Config)
+    for name, (scale, low, high) in ranges.items():
+        u = np.random.default_rng([seed, *name.encode()]).random(count)
+        values = low * (high / low) ** u if scale == "log" else low + (high - low) * u
+        whole = int in {kinds[name], *typing.get_args(kinds[name])}
+        columns[name] = [round(v) if whole else float(v) for v in values]
+    return [dataclasses.replace(config, **{name: column[n] for name, column in columns.items()}) for n in range(count)]
+
+
+def buckets(trials: Sequence[Config]) -> list[Bucket]:
+    """Groups trials by all that is static: one compiled program a bucket."""
+    groups: dict[str, list[Config]] = {}
+    for trial in trials:
+        groups.setdefault(bucket_id(trial), []).append(trial)
+    return [Bucket(group[0], tuple(group)) for group in groups.values()]
+
+
+def deal(bucket: Bucket, number: int, count: int) -> Bucket:
+    """The share that worker `number` of `count` has in a bucket; it does not depend on the order of the trials."""
+    first = int(bucket_id(bucket.config), 16)  # not each bucket's odd trial to the same one
+    ranks = {trial: rank for rank, trial in enumerate(sorted(bucket.trials, key=trial_id))}
+    return Bucket(bucket.config, tuple(t for t in bucket.trials if (first + ranks[t]) % count == number))
+
+
+def make_lanes(config: Config, devices: Sequence[jax.Device] | None = None, width: int = 1) -> Lanes:
+    """The runs of one bucket, sharded over devices with no communication between them.
+
+    Args:
+      config: the bucket's.
+      devices: all of this process's by default.
+      width: how many lanes a device advances at once with `vmap`. 1 maps over lanes instead, and gives the bits of
+        a solo run. A larger one gives bits of its own, the same wherever a lane lies and on 2, 4, 8, ... devices;
+        but XLA partitions no program for a single device, and that one's last bits may differ.
+
+    The number of lanes must be a multiple of `len(devices) * width`: see `lane_count`.
+    """
+    devices = jax.local_devices() if devices is None else devices
+    train = make_train(config)
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("lanes",))
+    over_devices = NamedSharding(mesh, P("lanes"))
+
+    def over_lanes(function):
+        def local(*args):
+            return jax.lax.map(lambda a: function(*a), args, batch_size=None if width == 1 else width)
+
+        return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("lanes"), out_specs=P("lanes"), check_vma=False))
+
+    def place(tree):
+        return jax.device_put(tree, over_devices)
+
+    return Lanes(train, over_lanes(train.init), over_lanes(train.chunk), place)
+
+
+def default_width(trials: int, devices: Sequence[jax.Device]) -> int:
+    """1 on a CPU, where mapping is faster than vmapping; on an accelerator all trials at once, up to MAX_WIDTH."""
+    return 1 if devices[0].platform == "cpu" else min(math.ceil(trials / len(devices)), MAX_WIDTH)
+
+
+def lane_count(lanes: int, devices: int, width: int) -> int:
+    """The number of lanes that holds `lanes` and fills every device alike."""
+    unit = devices * width
+    return math.ceil(lanes / unit) * unit
+
+
+def lane_inputs(trials: Sequence[Config]) -> tuple[Array, Hyperparameters]:
+    """Keys `[K]` and hyperparameters `[K]` of trials of one bucket."""
+    keys = jax.vmap(jax.random.key)(np.asarray([trial.seed for trial in trials], np.uint32))
+    values = [hyperparameters(trial) for trial in trials]
+    return keys, {name: np.asarray([v[name] for v in values], np.float32) for name in values[0]}
+
+
+def take_lane(tree: Any, k: int) -> Any:
+    """Lane k of a tree whose leaves are `[K, ...]`."""
+    return jax.tree.map(lambda leaf: leaf[k], tree)
+
+
+def to_host(states: TrainState) -> TrainState:
+    """States as numpy arrays, each key as its numbers: to take apart and put together without a compiled program."""
+    return jax.device_get(states._replace(key=jax.random.key_data(states.key)))
+
+
+def from_host(states: TrainState) -> TrainState:
+    """The inverse of `to_host`, but for where the arrays lie: see `Lanes.place`."""
+    return states._replace(key=jax.random.wrap_key_data(states.key))
+
+
+def _digest(settings):
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,89 @@
+"""How far a sweep is, and how long it will take."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from rnnjax.sweeps import grid as sweep
+from rnnjax.training.config import Config
+
+
+class Progress:
+    """How far the whole sweep is, and the time left: a bar on a terminal, a line every two seconds elsewhere."""
+
+    def __init__(self, buckets: Sequence[sweep.Bucket], missing: Sequence[Config]):
+        self.labels = bucket_labels(buckets)
+        self.trials = sum(len(bucket.trials) for bucket in buckets)
+        self.done, self.worked, self.steps = self.trials - len(missing), 0.0, 0
+        self.work = sum(map(work_of, missing))
+        self.began = self.last = time.monotonic()
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = Bar(BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True))
+            self.task = self.bar.add_task("compiling", total=max(self.work, 1e-9))
+
+    def __enter__(self):
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_):
+        if self.bar:
+            self.bar.stop()
+
+    def report(self, bucket: sweep.Bucket, lanes: Sequence, score: str) -> None:
+        """After a chunk of these `Lane`s."""
+        config, now = bucket.config, time.monotonic()
+        self.worked += len(lanes) * work_of(config) * config.eval_every / config.steps
+        self.steps += len(lanes) * config.eval_every
+        elapsed = now - self.began
+        left = max(self.work - self.worked, 0) * elapsed / self.worked
+        median = np.median([lane.records[-1][f"eval_{score}"] for lane in lanes])
+        at = sorted({int(lane.records[-1]["step"]) for lane in lanes})
+        text = (
+            f"{self.done}/{self.trials} trials  {self.labels[sweep.bucket_id(config)]}: {len(lanes)} lanes "
+            f"at step {'-'.join(map(str, at[:: max(len(at) - 1, 1)]))}/{config.steps}  "
+            f"median validation {score} {median:.4g}  "
+            f"{self.steps / elapsed:.0f} steps/s  {duration(left)} left"
+        )
+        if self.bar:
+            self.bar.update(self.task, completed=self.worked, description=text)
+        elif now - self.last >= 2 or self.steps == len(lanes) * config.eval_every:
+            print(text, file=sys.stderr, flush=True)
+            self.last = now
+
+    def published(self, lane) -> None:
+        """After the end of a trial."""
+        self.done += 1
+        self.work -= work_of(lane.trial) * max(1 - int(lane.records[-1]["step"]) / lane.trial.steps, 0)
+
+
+def bucket_labels(buckets: Sequence[sweep.Bucket]) -> dict[str, str]:
+    """What tells each bucket from the others, such as `bucket 2/6 cell=lstm seq_len=100`, by its id."""
+    settings = [dataclasses.asdict(bucket.config) for bucket in buckets]
+    static = [sweep.static_settings(bucket.config) for bucket in buckets]
+    names = [name for name in settings[0] if len({str(s[name]) for s in static}) > 1] if buckets else []
+    return {
+        sweep.bucket_id(bucket.config): " ".join(
+            [f"bucket {n}/{len(buckets)}", *(f"{name}={s[name]}" for name in names)]
+        )
+        for n, (bucket, s) in enumerate(zip(buckets, settings, strict=True), start=1)
+    }
+
+
+def work_of(config: Config) -> float:
+    """Roughly how long a trial takes, in no unit: small nets take their time from the length of the sequences."""
+    return float(config.steps) * config.seq_len * config.num_layers * (1 + config.bidirectional)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,211 @@
+"""What a run leaves in its directory besides config, metrics and checkpoints: the same for a single run and a trial."""
+
+import dataclasses
+import math
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnjax import runs
+from rnnjax.cells import CELLS
+from rnnjax.diagnostics.gradient_flow import gradient_fault, gradient_reach, total_norm
+from rnnjax.engine.steps import layer_names
+from rnnjax.figures import plotting
+from rnnjax.keys import Purpose, purpose_key
+from rnnjax.nn import language
+from rnnjax.runs.files import printable
+from rnnjax.runs.sources import Source, source_of, source_of_data
+from rnnjax.tasks import TASKS, decode, encode, ngram_bits_per_character, text_data
+from rnnjax.training import BLAME, Train
+from rnnjax.training.config import Config
+
+SAMPLE_LENGTH = 400
+SAMPLE_TEMPERATURE = 0.7
+PROMPT = "The "  # or as many characters of the text's own beginning, where it does not have these
+
+
+def metrics_row(record: dict[str, Any]) -> dict[str, Any]:
+    """One line of metrics.jsonl from what a chunk of training returns."""
+    row = {"step": int(record["step"])}
+    for name, value in record.items():
+        if name not in ("step", "flow", "diverged", "blame"):
+            row[name] = float(value)
+    row["diverged"] = int(record["diverged"])
+    row["blame"] = BLAME[int(record["blame"])]
+    return row
+
+
+def flow_row(record: dict[str, Any], bidirectional: bool = False) -> dict[str, np.ndarray]:
+    """|dL/dh_t| `[T]` by name, such as `layer0.c` or `layer1.backward.h`, with the step; {} if none was recorded."""
+    flow = record["flow"]
+    if not flow:
+        return {}
+    norms = map(np.asarray, jax.tree.leaves(flow))
+    return {"step": np.asarray(record["step"])} | dict(zip(layer_names(flow, bidirectional), norms, strict=True))
+
+
+def stack_rows(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Rows of `flow_row` as the arrays of gradient_flow.npz: step `[E]`, the rest `[E, T]`; {} of empty ones."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
+
+
+def unstack_rows(arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The inverse of `stack_rows`."""
+    return [{name: array[k] for name, array in arrays.items()} for k in range(len(arrays["step"]))] if arrays else []
+
+
+def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.ndarray], seconds: float) -> dict:
+    """The contents of result.json."""
+    task = train.task
+    scores = [row[f"eval_{task.score}"] for row in rows]
+    met = [s >= task.solved if task.higher_is_better else s <= task.solved for s in scores]
+    solved_at = next((row["step"] for row, ok in zip(rows, met, strict=True) if ok), None)
+    result = {
+        "task": config.task,
+        "cell": config.cell,
+        "seed": config.seed,
+        "score_name": task.score,
+        "score": scores[-1],
+        "baseline": float(task.baseline),
+        "solved_threshold": float(task.solved),
+        "higher_is_better": task.higher_is_better,
+        "solved_at": solved_at,
+        "gradient_reach": None,
+        "gradient_fault": None,
+        "sequence_steps": None,
+        "diverged": rows[-1]["diverged"] if rows[-1]["diverged"] >= 0 else None,
+        "blame": rows[-1]["blame"],
+        "seconds": round(seconds, 2),
+        "steps_per_second": round(rows[-1]["step"] / seconds, 1) if seconds else None,
+    }
+    of_first = "layer0.forward." if config.bidirectional else "layer0."
+    first_layer = [array[-1] for name, array in flow.items() if name.startswith(of_first)]
+    if first_layer:
+        profile = total_norm([jnp.asarray(norm) for norm in first_layer])
+        fault = gradient_fault(profile)
+        result |= {"gradient_reach": None if fault else int(gradient_reach(profile)), "gradient_fault": fault}
+        result["sequence_steps"] = len(first_layer[0])
+    return result
+
+
+def finish(run: runs.Run, config: Config, train: Train, params: Any, flow: dict, seconds: float) -> dict[str, Any]:
+    """Writes parameters, result, figures and, for text, the test score and a sample. Returns the result.
+
+    Raises RunFailed where something fails once the parameters and the result of training are on disk.
+    """
+    write_trained(run, config, train, params, flow, seconds)
+    return complete_result(run, config, train, params, figures=True)
+
+
+def write_trained(
+    run: runs.Run, config: Config, train: Train, params: Any, flow: dict, seconds: float, stopped: str | None = None
+) -> None:
+    """All that a run has once it is trained, before anything that may fail: params.npz, and a result.json that is not
+    yet `complete`. `stopped` says why a run ended before its steps."""
+    runs.save_params(run, params)
+    result = summary(config, train, runs.read_rows(run.path), flow, seconds)
+    runs.write_json(run.path / "result.json", result | {"stopped": stopped, "complete": False})
+
+
+def complete_result(run: runs.Run, config: Config, train: Train, params: Any, figures: bool = False) -> dict[str, Any]:
+    """What follows training: for text the test score and a sample, and figures; then `complete` becomes true."""
+    result, doing = runs.read_result(run.path), "its test score and sample"
+    try:
+        result |= score_text(run, config, train, params) if config.task == "text" else {}
+        doing = "its figures"
+        if figures:
+            plotting.learning_curve([run.path], run.path / "learning_curve.png")
+            if (run.path / "gradient_flow.npz").exists():
+                plotting.gradient_map(run.path, run.path / "gradient_map.png")
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise runs.RunFailed(
+            f"{run.path} is trained and holds params.npz, metrics.jsonl and result.json, but {doing} failed "
+            f"({reason}); the same command goes on from there"
+        ) from error
+    runs.write_json(run.path / "result.json", result | {"complete": True})
+    return result | {"complete": True}
+
+
+def score_text(run: runs.Run, config: Config, train: Train, params: Any) -> dict[str, float]:
+    """Writes a sample of what the model writes; returns its test score, for the result."""
+    score, sample = read_and_write(config, train, params)
+    runs.write_file(run.path / "sample.txt", sample)
+    return score
+
+
+def read_and_write(config: Config, train: Train, params: Any) -> tuple[dict[str, float], str]:
+    """Bits per character on the whole test part, beside the n-gram models', and a sample of what the model writes."""
+    data = text_data(config.text_path)
+    prompt = PROMPT if set(PROMPT) <= set(data.vocabulary) else decode(data.train[: len(PROMPT)], data.vocabulary)
+    bits = jax.jit(lambda p: language.bits_per_character(train.model(p), jnp.asarray(data.test)))(params)
+    ids = encode(prompt, data.vocabulary)
+    written = jax.jit(lambda p, key: language.generate(train.model(p), ids, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE))(
+        params, purpose_key(Purpose.WRITING, config.seed)
+    )
+    score = {
+        "test_bits_per_character": float(bits),
+        "test_unigram": ngram_bits_per_character(data, 1, "test"),
+        "test_five_gram": ngram_bits_per_character(data, 5, "test"),
+        "text_sha256": data.sha256,
+    }
+    return score, prompt + decode(np.asarray(written), data.vocabulary) + "\n"
+
+
+def for_terminal(text: str) -> str:
+    """The lines of a text, with an escape for whatever else a terminal would act on: a model may write anything."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def config_dict(config: Config) -> dict[str, Any]:
+    """The config as config.json holds it."""
+    return dataclasses.asdict(config)
+
+
+def sources(config: Config) -> dict[str, Source]:
+    """What a run computes from beside its config, as it is now: the files of its own cell and task, and its data."""
+    own = {f"cell {config.cell!r}": CELLS[config.cell], f"task {config.task!r}": TASKS[config.task]}
+    found = {name: source for name, factory in own.items() if (source := source_of(factory)) is not None}
+    if config.text_path is not None:
+        found["the file of text_path"] = source_of_data(config.text_path)
+    elif config.task == "text":
+        found["Python's own text"] = Source("pydoc_data.topics", text_data(None).sha256, {})
+    return found
+
+
+def trained_config(workdir: str | os.PathLike) -> Config:
+    """The config of a run directory whose parameters are to be read, not yet checked; nothing is executed.
+
+    Raises RunRefused, in one line that names the file, where it is damaged or of another version of this program,
+    where its cell or task is a user's own that --config would define, or where it was made from other sources than now.
+    """
+    record = runs.read_config(workdir)
+    try:
+        config = Config(**record["config"])
+    except TypeError as error:
+        raise runs.RunRefused(f"{workdir}/config.json is of another version of this program: {error}") from None
+    for kind, table in (("cell", CELLS), ("task", TASKS)):
+        name = f"{kind} {getattr(config, kind)!r}"
+        if getattr(config, kind) not in table:
+            file = record.get("sources", {}).get(name, {}).get("file", "FILE")
+            raise runs.RunRefused(
+                f"{workdir} is of {name}, which is not in the library: add --config={file}, the file that defines it"
+            )
+    runs.check_sources(workdir, sources(config))
+    return config
+
+
+def plain_numbers(value: Any) -> Any:
+    """For JSON: arrays as lists of six digits, what is not finite as null."""
+    if isinstance(value, dict):
+        return {str(name): plain_numbers(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_numbers(v) for v in value]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return plain_numbers(np.asarray(value).tolist())
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
