@@ -5,7 +5,7 @@ python experiments/train.py --config=configs/adding.py --config.cell=gru --confi
 takes 40 s on two cores and ends at a mean squared error of 0.0008 (0.167 without memory), solved at step 800.
 """
 
-from rnnjax.training.config import Config
+from rnnjax import Config
 
 
 def get_config() -> Config:

@@ -7,10 +7,9 @@ Adding and copy at T = 50, H = 32, 1500 steps: 14 networks of 12 seeds. The same
 
 import math
 
-from rnnjax.cells import CELLS, rnn
+from rnnjax import CELLS, Cell, Config
+from rnnjax.cells import rnn
 from rnnjax.initializers import normal
-from rnnjax.training.config import Config
-from rnnjax.types import Cell
 
 
 def rnn_gaussian(hidden_size: int, *, activation: str = "tanh", gain: float = 1.0) -> Cell:

@@ -4,7 +4,7 @@ python experiments/train.py --config=configs/copy.py --config.cell=lstm --config
 
 """
 
-from rnnjax.training.config import Config
+from rnnjax import Config
 
 
 def get_config() -> Config:

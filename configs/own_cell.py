@@ -10,10 +10,8 @@ python experiments/diagnose.py --config=configs/own_cell.py --workdir=runs/leaky
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells import CELLS
+from rnnjax import CELLS, Cell, Config
 from rnnjax.initializers import glorot, orthogonal
-from rnnjax.training.config import Config
-from rnnjax.types import Cell
 
 
 def leaky(hidden_size: int) -> Cell:

@@ -7,7 +7,7 @@ On the text of Python 3.11: 1.509 bits per character on the test part, where a 5
 two cores that other jobs kept busy.
 """
 
-from rnnjax.training.config import Config
+from rnnjax import Config
 
 
 def get_config() -> Config:

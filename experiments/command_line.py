@@ -30,7 +30,7 @@ for _flag in flags.FLAGS.flags_by_module_dict().get("absl.app", []):
 
 def define_config(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines --config and a --config.NAME for every field of `Config`."""
-    file_help = "a Python file with get_config() -> rnnjax.config.Config; the defaults below if not given"
+    file_help = "a Python file with get_config() -> rnnjax.Config; the defaults below if not given"
     define_path("config", None, file_help, flag_values)
     for name, field in FIELDS.items():
         doc = field.metadata.get("doc", "")

@@ -1,1 +1,64 @@
-"""rnnjax: write a recurrent cell as a few pure functions; training, sweeps and gradient diagnostics follow."""
+"""Recurrent networks in JAX: write a cell as a few pure functions, and see what it learns and where its gradient goes.
+
+    cells      every known cell, and `gated`, which makes one from its gates     CELLS, gated
+    engine     runs any cell over a sequence                                     unroll, make_taps, make_probe
+    nn         any cell as a Flax layer, layers as a model                       RNN, Bidirectional, Stack, SequenceModel
+    tasks      what networks are trained on                                      TASKS
+    training   a run as one pure function of key and hyperparameters             Config, make_train
+    gradients, diagnostics, runs, figures, sweeps, reports
+
+What is named here is imported when it is first used, so that `import rnnjax` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rnnjax.cells import CELLS, gated
+    from rnnjax.engine import make_probe, make_taps, unroll
+    from rnnjax.nn import RNN, Bidirectional, SequenceModel, Stack
+    from rnnjax.tasks import TASKS
+    from rnnjax.training import Config, make_train
+    from rnnjax.types import Batch, Cell, Gates, Task
+
+_HOME = {
+    "cells": ("CELLS", "gated"),
+    "engine": ("make_probe", "make_taps", "unroll"),
+    "nn": ("RNN", "Bidirectional", "SequenceModel", "Stack"),
+    "tasks": ("TASKS",),
+    "training": ("Config", "make_train"),
+    "types": ("Batch", "Cell", "Gates", "Task"),
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+_ROOMS = (*_HOME, "diagnostics", "figures", "gradients", "initializers", "reports", "runs", "sweeps")
+
+__all__ = [
+    "CELLS",
+    "RNN",
+    "TASKS",
+    "Batch",
+    "Bidirectional",
+    "Cell",
+    "Config",
+    "Gates",
+    "SequenceModel",
+    "Stack",
+    "Task",
+    "gated",
+    "make_probe",
+    "make_taps",
+    "make_train",
+    "unroll",
+]
+
+
+def __getattr__(name: str):
+    if name in _MODULE:
+        return getattr(importlib.import_module(f"rnnjax.{_MODULE[name]}"), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"rnnjax.{name}")
+    raise AttributeError(f"module 'rnnjax' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*__all__, *_ROOMS])

@@ -232,7 +232,7 @@ def test_bad_flags_of_a_sweep(flag, launch, tmp_path):
 OWN_CELL = """
 import functools
 from rnnjax.cells import CELLS, rnn
-from rnnjax.config import Config
+from rnnjax import Config
 
 CELLS["own"] = functools.partial(rnn, activation="tanh")
 

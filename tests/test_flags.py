@@ -25,17 +25,17 @@ from rnnjax.training.devices import prepare_devices, set_numerics
 ROOT = Path(__file__).parent.parent
 
 FILES = {
-    "good.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(lr=1, seq_len=20)\n",
+    "good.py": "from rnnjax import Config\ndef get_config():\n    return Config(lr=1, seq_len=20)\n",
     "three.py": "def get_config():\n    return 3\n",
     "empty.py": "",
     "broken.py": "def get_config(:\n",
     "raises.py": "def get_config():\n    return {}['x']\n",
-    "unknown.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(hiden_size=3)\n",
-    "wrong_type.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(hidden_size=True)\n",
+    "unknown.py": "from rnnjax import Config\ndef get_config():\n    return Config(hiden_size=3)\n",
+    "wrong_type.py": "from rnnjax import Config\ndef get_config():\n    return Config(hidden_size=True)\n",
     "beside.py": "SEQ_LEN = 31\n",
-    "imports.py": "import beside\nfrom rnnjax.config import Config\ndef get_config():\n"
+    "imports.py": "import beside\nfrom rnnjax import Config\ndef get_config():\n"
     "    return Config(seq_len=beside.SEQ_LEN)\n",
-    "not_a_number.py": "from rnnjax.config import Config\ndef get_config():\n    return Config(lr=float('nan'))\n",
+    "not_a_number.py": "from rnnjax import Config\ndef get_config():\n    return Config(lr=float('nan'))\n",
 }
 
 BAD = {
@@ -73,7 +73,7 @@ BAD = {
     "--lr=3": "unknown flag --lr; did you mean '--config.lr'?",
     "config.lr=3": "unexpected argument 'config.lr=3'",
     "--config=goood.py": "no such file; did you mean 'good.py'?",
-    "--config=three.py": "get_config() returns int; allowed: rnnjax.config.Config",
+    "--config=three.py": "get_config() returns int; allowed: rnnjax.Config",
     "--config=empty.py": "no get_config()",
     "--config=broken.py": "broken.py: SyntaxError",
     "--config=raises.py": "raises.py: KeyError",
@@ -205,7 +205,7 @@ import numpy as np
 import command_line
 import outputs
 from tests.test_flags import numbers_of_a_run
-from rnnjax.config import Config
+from rnnjax import Config
 def main(_):
     prepare_devices(flags.checked(Config()))
     print(json.dumps([jax.device_count(), numbers_of_a_run()]))

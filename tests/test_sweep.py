@@ -545,7 +545,7 @@ def test_a_sweep_is_its_own_directory(tmp_path):
 def test_a_worker_finds_the_own_cell_of_the_config_file_or_refuses_another(tmp_path, monkeypatch):
     """What a Ray task does, in this process."""
     file = tmp_path / "mine.py"
-    imports = "from rnnjax.cells import CELLS, rnn\nfrom rnnjax.config import Config\n"
+    imports = "from rnnjax.cells import CELLS, rnn\nfrom rnnjax import Config\n"
     cell = 'def own(n):\n    return rnn(n)\n\nCELLS["own"] = own\n'
     file.write_text(f"{imports}\n{cell}\ndef get_config():\n    return Config(cell='own')\n")
     monkeypatch.setitem(CELLS, "own", None)  # put back afterwards

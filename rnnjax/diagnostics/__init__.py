@@ -10,10 +10,11 @@
     units            gates, timescales, saturation, dead units
     recurrent_matrix spectrum and normality of W_h, Fisher memory
     horizon          how far back a trained network uses its input
-    forward_mode     truncated BPTT, RTRL, SnAp-1, UORO beside BPTT
-    penalties        cures: penalties to add to a loss, and a clip inside the backward pass
     fixed_points     where the state rests under a constant input
     init_map         gradient growth over two hyperparameters
+
+Other gradients, penalties and a clip inside the backward pass stand in `rnnjax.gradients`; those two functions of it that
+compare or name a gradient are shown here too.
 
 A function that has its file's name is imported from that file, such as `gradient_flow` from `gradient_flow`.
 """

@@ -111,8 +111,8 @@ def diagnose(
 def stack_layers(model: Any, inputs: Array, lengths: Array | None = None, steps: int | None = None) -> list[Layer]:
     """The recurrent layers of a `Stack` or `SequenceModel`, each with what it read in one pass over `inputs`.
 
-    Of two directions the forward one. All are cut to `steps`, by default to the shortest of `lengths`, which must then be
-    known: so that no padding counts.
+    Of two directions the forward one. All are cut to `steps`, by default to the shortest of `lengths`, which must then
+    be known: so that no padding counts.
     """
     *_, read = model(inputs, lengths=lengths, return_inputs=True)
     if steps is None:

@@ -375,7 +375,7 @@ class RNN(nnx.Module):
       in_features: D.
       time_major, return_carry, reverse, keep_order: defaults of the call.
       dtype, method, segments: as in `unroll`.
-      gradient: "bptt", or another that `diagnostics.forward_mode.gradient_of` knows, such as "tbptt:20" or "rtrl": same
+      gradient: "bptt", or another that `gradients.methods.gradient_of` knows, such as "tbptt:20" or "rtrl": same
         outputs, without reverse, taps or probe. "uoro" draws its signs from a stream `gradient`, see `nnx.reseed`.
       cotangent_clip: largest |dL/dh_t| passed on from step to step (see `penalties.clip_cotangent`); 0 does not clip.
         `cell` is the plain one, for diagnostics and penalties to measure.

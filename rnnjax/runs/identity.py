@@ -93,7 +93,7 @@ def _versions():
 
 def _git_revision():
     """Of this package's own checkout, if it is one; `-dirty` where it was changed since."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from rnnjax.runs.files import digest_file
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = ("site-packages", "dist-packages", f"python{sys.version_info.major}.{sys.version_info.minor}")
 
 

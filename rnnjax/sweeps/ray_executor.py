@@ -17,7 +17,7 @@ from rnnjax.training.config import Config
 from rnnjax.training.devices import set_numerics
 from rnnjax.training.settings import config_of_file
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_on_ray(

@@ -39,9 +39,7 @@ def config_of_file(file: str) -> configs.Config:
         reason = unknown_setting(unknown[1]) if unknown else f"{type(error).__name__}: {error}"
         raise BadSetting(f"--config={file}: {reason}") from error
     if not isinstance(config, configs.Config):
-        raise BadSetting(
-            f"--config={file}: get_config() returns {type(config).__name__}; allowed: rnnjax.config.Config"
-        )
+        raise BadSetting(f"--config={file}: get_config() returns {type(config).__name__}; allowed: rnnjax.Config")
     return config
 
 
