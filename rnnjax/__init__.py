@@ -2,7 +2,7 @@
 
     cells      every known cell, and `gated`, which makes one from its gates     CELLS, gated
     engine     runs any cell over a sequence                                     unroll, make_taps, make_probe
-    nn         any cell as a Flax layer, layers as a model                       RNN, Bidirectional, Stack, SequenceModel
+    nn         any cell as a Flax layer, layers as a model                       RNN, Bidirectional, Stack, ...
     tasks      what networks are trained on                                      TASKS
     training   a run as one pure function of key and hyperparameters             Config, make_train
     gradients, diagnostics, runs, figures, sweeps, reports

@@ -17,8 +17,8 @@ from rnnjax.diagnostics.triage import VERDICTS, Layer, gather, judge
 from rnnjax.engine.steps import carry_names, layer_names
 from rnnjax.engine.unroll import make_taps, unroll
 from rnnjax.gradients.penalties import clip_cotangent, flossing, jacobian, omega, orthogonal
-from rnnjax.training import outputs
 from rnnjax.nn import RNN
+from rnnjax.training import outputs
 from rnnjax.types import Cell
 
 T, B, D = 4, 2, 2

@@ -196,20 +196,21 @@ HOSTILE = {  # what changes numbers, or ends a run, when it comes from a variabl
     "jax_disable_most_optimizations": True,
     "jax_debug_nans": True,
 }
+LAUNCHERS = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "experiments")])}
 DRAW_AND_TRAIN = """
 import json, os, sys
-os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import jax
 import jax.numpy as jnp
 import numpy as np
 import command_line
-import outputs
-from tests.test_flags import numbers_of_a_run
 from rnnjax import Config
+from rnnjax.training.devices import prepare_devices
+from tests.test_flags import numbers_of_a_run
 def main(_):
-    prepare_devices(flags.checked(Config()))
+    prepare_devices(command_line.checked(Config()))
     print(json.dumps([jax.device_count(), numbers_of_a_run()]))
-flags.main_with_errors(main)
+command_line.main_with_errors(main)
 """
 
 
@@ -223,8 +224,8 @@ def numbers_of_a_run():
 def test_the_environment_does_not_decide_numbers_nor_devices():
     """JAX_ENABLE_X64=1 and the like; and a process that `taskset` gave one core has one device."""
     environment = {name.upper(): str(value) for name, value in HOSTILE.items()} | {"XLA_FLAGS": ""}
-    script = [sys.executable, "-c", DRAW_AND_TRAIN.format(root=str(ROOT))]
-    out = subprocess.run(script, env=os.environ | environment, stdout=subprocess.PIPE, check=True).stdout
+    script = [sys.executable, "-c", DRAW_AND_TRAIN]
+    out = subprocess.run(script, env=os.environ | environment | LAUNCHERS, stdout=subprocess.PIPE, check=True).stdout
     assert json.loads(out) == [1, numbers_of_a_run()]
 
 
@@ -311,17 +312,17 @@ def main(argv):
     with open("file", "w") as file:
         assert file.fileno() > 2
     raise PermissionError(13, "Permission denied", "some/where")
-flags.main_with_errors(main)
+command_line.main_with_errors(main)
 """
 
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_terminal_that_cannot_show_a_letter_and_one_that_is_gone(closed, tmp_path):
     """A launcher does its work in an ASCII terminal, and with stdout and stderr closed; an OSError names the file."""
-    script = [sys.executable, "-c", STREAMS.format(root=str(ROOT))]
+    script = [sys.executable, "-c", STREAMS]
     close = "exec >&- 2>&-; " if closed else ""
     command = ["sh", "-c", f'{close}exec "$@"', "sh", *script]
-    environment = os.environ | {"PYTHONIOENCODING": "ascii", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | LAUNCHERS | {"PYTHONIOENCODING": "ascii", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path)
     assert done.returncode == 1 and (tmp_path / "file").exists()
     if not closed:
@@ -382,13 +383,13 @@ def test_launcher_as_a_process(folder):
 import sys
 from absl import flags as absl_flags
 import command_line
-flags.define_config()
+command_line.define_config()
 absl_flags.DEFINE_string("workdir", None, "where to run")
-flags.main_with_errors(lambda argv: print(flags.load_config()))
+command_line.main_with_errors(lambda argv: print(command_line.load_config()))
 """
     )
     before = set(os.listdir(folder))
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment = os.environ | LAUNCHERS | {"JAX_PLATFORMS": "cpu"}
 
     def launched(*arguments):
         return subprocess.run(

@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 
 from rnnjax.cells import gru, lstm
+from rnnjax.nn import SequenceModel
 from rnnjax.nn.language import bits_per_character, generate
-from rnnjax.nn.modules import SequenceModel
 from rnnjax.tasks import text_data
 from rnnjax.training import make_train, outputs
 from rnnjax.training.config import Config, check, hyperparameters

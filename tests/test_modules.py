@@ -12,7 +12,7 @@ from flax import nnx
 
 from rnnjax.cells import LSTMCarry, gru, lstm, rnn
 from rnnjax.initializers import uniform_sqrt
-from rnnjax.nn.modules import RNN, Bidirectional, SequenceModel, Stack
+from rnnjax.nn import RNN, Bidirectional, SequenceModel, Stack
 
 T, B, D, H, O = 7, 3, 2, 4, 5
 LENGTHS = jnp.array([7, 3, 1])

@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 
 from rnnjax.cells import gru, rnn
-from rnnjax.config import Config, check, hyperparameters
-from rnnjax.modules import RNN, Stack
+from rnnjax.nn import RNN, Stack
 from rnnjax.training import make_train
+from rnnjax.training.config import Config, check, hyperparameters
 
 T, B, H = 4, 2, 2
 LENGTHS = jnp.array([4, 2])

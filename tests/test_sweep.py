@@ -210,7 +210,7 @@ import random, sys, types
 import jax, numpy as np
 from pathlib import Path
 import sweep as launcher
-from rnnjax import sweep
+from rnnjax.sweeps import grid as sweep
 from tests.test_sweep import NEVER, TINY, StopAfter, contents
 trials = sweep.grid(TINY, {{"lr": [1e-3, 1e-2, 0.1, 1.0], "seed": [0, 1, 2, 3]}})
 assert jax.device_count() == 8
@@ -242,7 +242,8 @@ for trial in trials[:10]:
 
 
 def run_with_eight_devices(script):
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "experiments")])
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": paths}
     command = [sys.executable, "-c", MANY_DEVICES.format(root=str(ROOT)) + script]
     subprocess.run(command, env=environment, check=True, cwd=ROOT)
 

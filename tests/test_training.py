@@ -25,7 +25,7 @@ from rnnjax.diagnostics.gradient_flow import (
 )
 from rnnjax.engine.unroll import make_taps, unroll
 from rnnjax.keys import Purpose, purpose_key
-from rnnjax.nn.modules import SequenceModel
+from rnnjax.nn import SequenceModel
 from rnnjax.runs.read import recorded_reach
 from rnnjax.tasks import TASKS, adding
 from rnnjax.training import make_optimizer, make_train, outputs, penalty

@@ -18,7 +18,7 @@ from rnnjax.cells import gru, irnn, lstm, rnn
 from rnnjax.diagnostics.triage import VERDICTS, diagnose, gather, judge, stack_layers
 from rnnjax.engine.unroll import make_taps, unroll
 from rnnjax.initializers import constant
-from rnnjax.nn.modules import Stack
+from rnnjax.nn import Stack
 from rnnjax.reports.diagnosis_subject import make_subject
 from rnnjax.training import make_train, outputs
 from rnnjax.training.config import Config, hyperparameters

@@ -13,8 +13,8 @@
     fixed_points     where the state rests under a constant input
     init_map         gradient growth over two hyperparameters
 
-Other gradients, penalties and a clip inside the backward pass stand in `rnnjax.gradients`; those two functions of it that
-compare or name a gradient are shown here too.
+Other gradients, penalties and a clip inside the backward pass stand in `rnnjax.gradients`; two functions of it, that
+compare or name gradients, are shown here too.
 
 A function that has its file's name is imported from that file, such as `gradient_flow` from `gradient_flow`.
 """

@@ -1,5 +1,7 @@
 """Flax NNX modules: any cell as a layer, layers as a stack, a stack as a model."""
 
-from rnnjax.nn.modules import RNN, Bidirectional, SequenceModel, Stack
+from rnnjax.nn.model import SequenceModel
+from rnnjax.nn.rnn import RNN, Bidirectional
+from rnnjax.nn.stack import Stack
 
 __all__ = ["RNN", "Bidirectional", "SequenceModel", "Stack"]

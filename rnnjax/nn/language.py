@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.nn.modules import SequenceModel
+from rnnjax.nn import SequenceModel
 from rnnjax.types import Array
 
 

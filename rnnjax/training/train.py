@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from rnnjax.diagnostics.gradient_flow import rms_over_batch
 from rnnjax.gradients import penalties
 from rnnjax.keys import Purpose, purpose_key
-from rnnjax.nn.modules import SequenceModel
+from rnnjax.nn import SequenceModel
 from rnnjax.norms import rms, scaled_norm
 from rnnjax.tasks import check_causal
 from rnnjax.training.config import Config, make_cell, make_task

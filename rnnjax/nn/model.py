@@ -1,0 +1,137 @@
+"""A stack with an encoder and a readout as a model."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import nnx
+
+from rnnjax.engine.unroll import clean_lengths, zero_past
+from rnnjax.nn.rnn import shown_features
+from rnnjax.nn.stack import Stack, check_cells
+from rnnjax.types import Array, Cell
+
+READOUTS = ("last", "every", "mean")
+
+
+class SequenceModel(nnx.Module):
+    """Encoder, recurrent stack, readout.
+
+        x_t = encode(inputs_t);   y = Stack(x);   outputs = W y + b      of the last step, every step, or the mean step
+
+    With dropout, `model.train()` and `model.eval()` switch it, `nnx.reseed(model, dropout=key)` gives it a key.
+
+    Args:
+      cells: one `Cell` a layer, the first layer first.
+      input_size: D, or the vocabulary where `tokens`.
+      output_size: O.
+      tokens: inputs are integers, and the encoder is an embedding.
+      embedding_size: width of the encoder. Tokens default to the width of the first cell; other inputs go to the stack
+        as they are unless it is given, and through a linear map if so.
+      readout: "last" reads each sequence's last valid step, "every" each step, "mean" the mean over the valid steps.
+      dropout, residual, bidirectional, dtype, method, segments, gradient, cotangent_clip: of `Stack`.
+      rngs: `params`, and `dropout` if there is any.
+
+    Raises ValueError for an unknown `readout`.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        *,
+        input_size: int,
+        output_size: int,
+        tokens: bool = False,
+        embedding_size: int | None = None,
+        readout: str = "last",
+        dropout: float = 0.0,
+        residual: bool = False,
+        bidirectional: bool = False,
+        dtype: jnp.dtype | None = None,
+        method: str = "auto",
+        segments: int = 1,
+        gradient: str = "bptt",
+        cotangent_clip: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        if readout not in READOUTS:
+            raise ValueError(f"unknown readout {readout!r}; allowed: {', '.join(READOUTS)}")
+        check_cells(cells)
+        width = input_size
+        if tokens:
+            width = embedding_size or shown_features(cells[0], input_size)
+            self.encoder = nnx.Embed(input_size, width, dtype=dtype, rngs=rngs)
+        elif embedding_size is not None:
+            width = embedding_size
+            self.encoder = nnx.Linear(input_size, width, dtype=dtype, rngs=rngs)
+        else:
+            self.encoder = None
+        self.stack = Stack(
+            cells,
+            width,
+            dropout=dropout,
+            residual=residual,
+            bidirectional=bidirectional,
+            dtype=dtype,
+            method=method,
+            segments=segments,
+            gradient=gradient,
+            cotangent_clip=cotangent_clip,
+            rngs=rngs,
+        )
+        # Not computed in `dtype`: outputs rounded to bfloat16 would round the loss.
+        self.readout = nnx.Linear(self.stack.out_features, output_size, rngs=rngs)
+        self.steps_read = readout
+
+    def __call__(
+        self,
+        inputs: Array,
+        *,
+        lengths: Array | None = None,
+        initial_carry: tuple | None = None,
+        return_carry: bool = False,
+        taps: tuple | None = None,
+        probe: tuple | None = None,
+        return_inputs: bool = False,
+        first_outputs: Array | None = None,
+    ):
+        """Outputs `[..., O]`, or `[T, ..., O]` where every step is read; after the carry, if `return_carry`.
+
+        Args:
+          inputs: `[T, ..., D]`, or integers `[T, ...]` where `tokens`.
+          lengths: integers `[...]`, the valid steps of each sequence.
+          initial_carry, taps, probe: as in `unroll`, a tuple with one entry a layer, a pair (forward, backward) where
+            bidirectional.
+          return_inputs, first_outputs: as in `Stack`; what each layer read comes last.
+        """
+        batch_shape = inputs.shape[1:] if isinstance(self.encoder, nnx.Embed) else inputs.shape[1:-1]
+        lengths = clean_lengths(lengths, inputs.shape[0], batch_shape)
+        inputs = zero_past(inputs, lengths)  # padding that is not finite would spoil the encoder's gradient
+        xs = inputs if self.encoder is None else self.encoder(inputs)
+        outputs = "last" if self.steps_read == "last" else "every"
+        carry, ys, read = self.stack(
+            xs,
+            lengths=lengths,
+            initial_carry=initial_carry,
+            taps=taps,
+            probe=probe,
+            outputs=outputs,
+            return_inputs=True,
+            first_outputs=first_outputs,
+        )
+        if self.steps_read == "mean":  # outputs past a sequence's length are zero
+            steps = ys.shape[0] if lengths is None else jnp.maximum(lengths, 1)[..., None]
+            ys = jnp.sum(ys, axis=0, dtype=jnp.promote_types(ys.dtype, jnp.float32)) / steps
+        found = (carry,) * return_carry + (self.readout(ys),) + (read,) * return_inputs
+        return found if len(found) > 1 else found[0]
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> tuple:
+        """What a call starts from by default, say for a loop that makes one step a call."""
+        return self.stack.initial_carry(batch_shape)
+
+    def make_taps(self, T: int, batch_shape: tuple[int, ...] = ()) -> tuple:
+        """Zeros `[T, ..., H]` a layer and carry part; the gradient by them is dL/dh_t (see `unroll`)."""
+        return self.stack.make_taps(T, batch_shape)
+
+    def make_probe(self, T: int, batch_shape: tuple[int, ...] = ()) -> tuple:
+        """Zeros `[T, ...]` a layer and carry part; the "gradient" by them is |dL/dh_t|^2 (see `unroll`)."""
+        return self.stack.make_probe(T, batch_shape)

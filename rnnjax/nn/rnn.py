@@ -1,0 +1,285 @@
+"""Any cell as a Flax layer, in one direction or in both."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.nnx.nn.recurrent import flip_sequences
+
+from rnnjax.cells.check import check_cell
+from rnnjax.engine.unroll import clean_lengths, in_precision, make_probe, make_taps, unroll
+from rnnjax.gradients.methods import check_gradient, gradient_of
+from rnnjax.gradients.penalties import clip_cotangent
+from rnnjax.types import Array, Carry, Cell, Params
+
+
+def concatenate(a: Array, b: Array) -> Array:
+    """Both side by side: `[..., 2 H]`."""
+    return jnp.concatenate([a, b], axis=-1)
+
+
+class RNN(nnx.Module):
+    """Any `Cell` as a Flax layer, called as `flax.nnx.RNN` is.
+
+        z_t = project(x_t);   h_t = step(h_{t-1}, z_t);   y_t = output(h_t, z_t)
+
+    Its parameters are `nnx.Param`s in `weights`, under the paper's names: `rnn.weights["W_h"]`.
+
+    Differences from Flax: outputs past a sequence's length are zero, and a length of 0 returns the initial carry.
+
+    Args:
+      cell: the cell, from `rnnjax.cells` or your own.
+      in_features: D.
+      time_major, return_carry, reverse, keep_order: defaults of the call.
+      dtype, method, segments: as in `unroll`.
+      gradient: "bptt", or another that `gradients.methods.gradient_of` knows, such as "tbptt:20" or "rtrl": same
+        outputs, without reverse, taps or probe. "uoro" draws its signs from a stream `gradient`, see `nnx.reseed`.
+      cotangent_clip: largest |dL/dh_t| passed on from step to step (see `penalties.clip_cotangent`); 0 does not clip.
+        `cell` is the plain one, for diagnostics and penalties to measure.
+      rngs: its `params` stream draws the parameters.
+      unroll, state_axes, broadcast_rngs: of Flax, which has its defaults alone here.
+
+    After `model.eval()` the gradient is that of plain BPTT: unclipped, and nothing is drawn.
+
+    Raises ValueError in one line where the options contradict each other.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        in_features: int,
+        *,
+        time_major: bool = False,
+        return_carry: bool = False,
+        reverse: bool = False,
+        keep_order: bool = False,
+        dtype: jnp.dtype | None = None,
+        method: str = "auto",
+        segments: int = 1,
+        gradient: str = "bptt",
+        cotangent_clip: float = 0.0,
+        unroll: int = 1,
+        state_axes: None = None,
+        broadcast_rngs: None = None,
+        rngs: nnx.Rngs,
+    ):
+        for name, value, default in (
+            ("unroll", unroll, 1),
+            ("state_axes", state_axes, None),
+            ("broadcast_rngs", broadcast_rngs, None),
+        ):
+            if value != default:
+                raise ValueError(f"{name} is {value!r}; allowed: {default}, as a cell has no state but its carry")
+        check_cell(cell, in_features)
+        check_gradient(gradient, method=method, segments=segments, cotangent_clip=cotangent_clip, reverse=reverse)
+        if method == "deferred" and cell.gates is None:
+            raise ValueError("method 'deferred' needs a cell made of gates (see cells.gated); allowed: 'auto', 'scan'")
+        self.weights = nnx.Dict(
+            {name: nnx.Param(value) for name, value in cell.init(rngs.params(), in_features).items()}
+        )
+        self.in_features = in_features
+        self.out_features = shown_features(cell, in_features)
+        self.time_major = time_major
+        self.return_carry = return_carry
+        self.reverse = reverse
+        self.keep_order = keep_order
+        self.dtype = dtype
+        self.method = method
+        self.segments = segments
+        self.gradient = gradient
+        self.cotangent_clip = cotangent_clip
+        self.deterministic = False  # set by `model.eval()`
+        self.signs = nnx.Rngs(gradient=rngs.params()) if gradient == "uoro" else None
+        self.cell = nnx.static(cell)
+
+    def __call__(
+        self,
+        inputs: Array,
+        *,
+        initial_carry: Carry | None = None,
+        seq_lengths: Array | None = None,
+        return_carry: bool | None = None,
+        time_major: bool | None = None,
+        reverse: bool | None = None,
+        keep_order: bool | None = None,
+        taps: Carry | None = None,
+        probe: Carry | None = None,
+        outputs: str = "every",
+        rngs: nnx.Rngs | None = None,
+    ):
+        """Outputs `[B, T, H]`, time before batch if `time_major`; after the last carry, if `return_carry`.
+
+        Args:
+          inputs: `[B, T, D]`, or `[T, B, D]` if `time_major`; any batch shape.
+          initial_carry: the carry before the first step, `[B, H]`; that of the cell by default.
+          seq_lengths: integers `[B]`, the valid steps of each sequence.
+          reverse: run from each sequence's own last step to its first.
+          keep_order: if reversed, outputs in the order of the inputs; otherwise in running order.
+          taps, probe: as in `unroll`, time-major and in the order of the inputs.
+          outputs: "every", or "last" for each sequence's last step in running order `[B, H]`, the others never stored.
+          rngs: taken for Flax's sake; a recurrence draws nothing.
+        """
+        time_major, reverse = _given(time_major, self.time_major), _given(reverse, self.reverse)
+        xs = inputs if time_major else jnp.moveaxis(inputs, -2, 0)
+        if xs.shape[-1] != self.in_features:
+            raise ValueError(
+                f"inputs have {xs.shape[-1]} features; allowed: {self.in_features}, the layer's in_features"
+            )
+        seq_lengths = clean_lengths(seq_lengths, xs.shape[0], xs.shape[1:-1])
+        params: Params = {name: param[...] for name, param in self.weights.items()}
+        gradient, clip = ("bptt", 0.0) if self.deterministic else (self.gradient, self.cotangent_clip)
+        check_gradient(gradient, reverse=reverse, taps=taps is not None, probe=probe is not None)
+        options = {"dtype": self.dtype, "method": self.method, "segments": self.segments, "outputs": outputs}
+        if gradient == "bptt":
+            options["reverse"] = reverse
+        key = self.signs.gradient() if gradient == "uoro" else None
+        cell = self.cell._replace(init=None)  # of what it may hold, only what runs is kept with the compiled program
+        static = (cell, gradient, clip, tuple(options.items()))
+        carry, ys = _run(static, params, xs, initial_carry, seq_lengths, taps, probe, key)
+        if outputs == "every":
+            if reverse and not _given(keep_order, self.keep_order):
+                ys = flip_sequences(ys, seq_lengths, num_batch_dims=xs.ndim - 2, time_major=True)
+            ys = ys if time_major else jnp.moveaxis(ys, 0, -2)
+        return (carry, ys) if _given(return_carry, self.return_carry) else ys
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
+        """What a call starts from by default, `[..., H]`, in the dtype that it computes in."""
+        params = [param[...] for param in self.weights.values()]
+        dtype = jnp.result_type(*params, jnp.bfloat16) if self.dtype is None else self.dtype
+        return jax.tree.map(lambda a: in_precision(a, dtype), self.cell.initial_carry(batch_shape))
+
+    def make_taps(self, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
+        """Zeros `[T, ..., H]` for each part of the carry; the gradient by them is dL/dh_t (see `unroll`)."""
+        return make_taps(self.cell, T, batch_shape)
+
+    def make_probe(self, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
+        """Zeros `[T, ...]` for each part of the carry; the "gradient" by them is |dL/dh_t|^2 (see `unroll`)."""
+        return make_probe(self.cell, T, batch_shape)
+
+
+class Bidirectional(nnx.Module):
+    """Two `RNN`s over the same inputs, one in each direction, called as `flax.nnx.Bidirectional` is.
+
+        y_t = merge(forward_t, backward_t)      Schuster & Paliwal (1997), Bidirectional recurrent neural networks
+
+    The backward one starts at each sequence's own last step. Carries, taps and probes are pairs (forward, backward).
+    `merge_fn` may return anything, as in Flax; `rngs` is taken for Flax's sake, as a recurrence draws nothing.
+    """
+
+    def __init__(
+        self,
+        forward_rnn: "RNN",
+        backward_rnn: "RNN",
+        *,
+        merge_fn: Callable[[Array, Array], Array] = concatenate,
+        time_major: bool = False,
+        return_carry: bool = False,
+        rngs: nnx.Rngs | bool = True,
+    ):
+        self.forward_rnn = forward_rnn
+        self.backward_rnn = backward_rnn
+        self.merge_fn = merge_fn
+        self.time_major = time_major
+        self.return_carry = return_carry
+
+    @property
+    def out_features(self) -> int:
+        """How many features a step of the merged outputs has; ValueError where they are not one array."""
+        shown = (jax.ShapeDtypeStruct((2, 2, rnn.out_features), jnp.float32) for rnn in self._pair)
+        merged = jax.eval_shape(self.merge_fn, *shown)
+        if not isinstance(merged, jax.ShapeDtypeStruct):
+            raise ValueError(f"merge_fn returns a {type(merged).__name__}; allowed in a stack: one array [..., O]")
+        return merged.shape[-1]
+
+    def __call__(
+        self,
+        inputs: Array,
+        *,
+        initial_carry: tuple[Carry, Carry] | None = None,
+        seq_lengths: Array | None = None,
+        return_carry: bool | None = None,
+        time_major: bool | None = None,
+        reverse: bool | None = None,
+        keep_order: bool | None = None,
+        taps: tuple[Carry, Carry] | None = None,
+        probe: tuple[Carry, Carry] | None = None,
+        outputs: str = "every",
+        rngs: nnx.Rngs | None = None,
+    ):
+        """Outputs `[B, T, 2 H]`, time before batch if `time_major`; after the pair of carries, if `return_carry`.
+
+        Arguments as in `RNN`; `reverse`, `keep_order` and `rngs` change nothing, as in Flax. With `outputs="last"`,
+        `[B, 2 H]`: each direction's last step in its running order.
+        """
+        directions = []
+        pairs = one_each(2, "direction", initial_carry=initial_carry, taps=taps, probe=probe)
+        for rnn, backwards, carry, tap, dummy in zip(self._pair, (False, True), *pairs, strict=True):
+            directions.append(
+                rnn(
+                    inputs,
+                    initial_carry=carry,
+                    seq_lengths=seq_lengths,
+                    return_carry=True,
+                    time_major=_given(time_major, self.time_major),
+                    reverse=backwards,
+                    keep_order=True,
+                    taps=tap,
+                    probe=dummy,
+                    outputs=outputs,
+                )
+            )
+        carry, ys = zip(*directions, strict=True)
+        ys = jax.tree.map(self.merge_fn, *ys)
+        return (carry, ys) if _given(return_carry, self.return_carry) else ys
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> tuple[Carry, Carry]:
+        """What a call starts from by default, a pair of carries `[..., H]`."""
+        return tuple(rnn.initial_carry(batch_shape) for rnn in self._pair)
+
+    def make_taps(self, T: int, batch_shape: tuple[int, ...] = ()) -> tuple[Carry, Carry]:
+        """A pair of zeros `[T, ..., H]` for each part of the carry."""
+        return tuple(rnn.make_taps(T, batch_shape) for rnn in self._pair)
+
+    def make_probe(self, T: int, batch_shape: tuple[int, ...] = ()) -> tuple[Carry, Carry]:
+        """A pair of zeros `[T, ...]` for each part of the carry."""
+        return tuple(rnn.make_probe(T, batch_shape) for rnn in self._pair)
+
+    @property
+    def _pair(self):
+        return self.forward_rnn, self.backward_rnn
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)  # else each eager call compiles its loop again
+def _run(static, params, xs, carry, lengths, taps, probe, key):
+    cell, gradient, clip, options = static
+    cell = clip_cotangent(cell, clip) if clip else cell
+    if gradient == "bptt":
+        run = functools.partial(unroll, taps=taps, probe=probe)
+    else:
+        run = functools.partial(gradient_of(gradient), key=key)
+    return run(cell, params, xs, carry, lengths=lengths, **dict(options))
+
+
+def one_each(count: int, of: str, **given) -> list:
+    """What was given for each layer or direction, None for each where nothing was."""
+    for name, value in given.items():
+        if value is not None and not (isinstance(value, tuple | list) and len(value) == count):
+            found = f"has {len(value)} entries" if isinstance(value, tuple | list) else f"is a {type(value).__name__}"
+            raise ValueError(f"{name} {found}; allowed: a tuple with {count}, one a {of}")
+    return [(None,) * count if value is None else value for value in given.values()]
+
+
+def _given(value, default):
+    return default if value is None else value
+
+
+def shown_features(cell: Cell, in_features: int) -> int:
+    """How many features the cell shows."""
+
+    def shown(key, x):
+        params = cell.init(key, in_features)
+        return cell.output(params, cell.initial_carry(()), cell.project(params, x))
+
+    return jax.eval_shape(shown, jax.random.key(0), jnp.zeros(in_features)).shape[-1]

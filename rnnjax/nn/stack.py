@@ -1,0 +1,143 @@
+"""Layers on layers."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import nnx
+
+from rnnjax.engine.unroll import clean_lengths, last_valid, zero_past
+from rnnjax.gradients.methods import check_gradient
+from rnnjax.nn.rnn import RNN, Bidirectional, concatenate, one_each
+from rnnjax.types import Array, Cell
+
+
+class Stack(nnx.Module):
+    """Recurrent layers, each of which reads what the one below shows. Time-major.
+
+        y^0 = x;   y^l = RNN_l(dropout(y^{l-1}))  [+ y^{l-1}, if residual and the widths agree]
+
+    Dropout acts between layers alone, neither on x nor in the recurrence nor on the last y (Zaremba et al. 2014,
+    arXiv:1409.2329); the residual path (He et al. 2015, arXiv:1512.03385) is not dropped.
+
+    Args:
+      cells: one `Cell` a layer; bidirectional layers have two sets of its parameters.
+      in_features: D.
+      dropout: probability of dropping a unit between layers.
+      residual: add each layer's input to its output where the widths agree.
+      bidirectional: run each layer in both directions, and concatenate what they show.
+      dtype, method, segments, gradient, cotangent_clip: of `RNN`.
+      rngs: `params`, and `dropout` if there is any.
+
+    Raises ValueError if `cells` is empty, TypeError if it is one Cell.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        in_features: int,
+        *,
+        dropout: float = 0.0,
+        residual: bool = False,
+        bidirectional: bool = False,
+        dtype: jnp.dtype | None = None,
+        method: str = "auto",
+        segments: int = 1,
+        gradient: str = "bptt",
+        cotangent_clip: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        check_cells(cells)
+        check_gradient(gradient, bidirectional=bidirectional)
+        options = {"time_major": True, "dtype": dtype, "method": method, "segments": segments}
+        options |= {"gradient": gradient, "cotangent_clip": cotangent_clip, "rngs": rngs}
+        layers, width = [], in_features
+        for cell in cells:
+            layer = RNN(cell, width, **options)
+            if bidirectional:
+                layer = Bidirectional(layer, RNN(cell, width, **options), time_major=True)
+            layers.append(layer)
+            width = layer.out_features
+        self.layers = nnx.List(layers)
+        self.residual = residual
+        self.bidirectional = bidirectional
+        self.out_features = width
+        # One stream for all layers, named "dropout" whatever stream its key came from, so that `nnx.reseed` finds it.
+        self.dropout = nnx.Dropout(dropout, rngs=nnx.Rngs(dropout=rngs.dropout())) if dropout else None
+
+    def __call__(
+        self,
+        xs: Array,
+        *,
+        lengths: Array | None = None,
+        initial_carry: tuple | None = None,
+        taps: tuple | None = None,
+        probe: tuple | None = None,
+        outputs: str = "every",
+        return_inputs: bool = False,
+        first_outputs: Array | None = None,
+    ) -> tuple:
+        """(carry, ys `[T, ..., H]`), or `[..., H]` if `outputs` is "last"; past a sequence's length ys are zero.
+
+        Args:
+          xs: `[T, ..., D]`.
+          lengths: integers `[...]`, the valid steps of each sequence.
+          initial_carry, taps, probe: as in `unroll`, a tuple with one entry a layer, a pair (forward, backward) where
+            bidirectional.
+          outputs: "every", or "last" for the last layer's last step alone: that of each direction in running order.
+          return_inputs: return (carry, ys, inputs), where `inputs[l]` `[T, ..., D_l]` is what layer l read in this very
+            pass, after dropout and residuals, zero past the lengths.
+          first_outputs: `[T, ..., H]`, what the first layer is to show instead of its own outputs: the loss of a model
+            as a function of these.
+        """
+        lengths = clean_lengths(lengths, xs.shape[0], xs.shape[1:-1])
+        each = one_each(len(self.layers), "layer", initial_carry=initial_carry, taps=taps, probe=probe)
+        # Padding must not be added to outputs past the length by a residual, nor count in a diagnostic.
+        carries, inputs, ys = [], [], zero_past(xs, lengths)
+        for layer, carry, tap, dummy in zip(self.layers, *each, strict=True):
+            final = outputs == "last" and len(carries) == len(self.layers) - 1
+            inputs.append(self.dropout(ys) if carries and self.dropout is not None else ys)
+            carry, new = layer(
+                inputs[-1],
+                seq_lengths=lengths,
+                initial_carry=carry,
+                return_carry=True,
+                taps=tap,
+                probe=dummy,
+                outputs="last" if final else "every",
+            )
+            if first_outputs is not None and not carries:
+                shown = zero_past(first_outputs, lengths)
+                new = self._last_step(shown, lengths) if final else shown
+            carries.append(carry)
+            if self.residual and new.shape[-1] == ys.shape[-1]:
+                new = new + (self._last_step(ys, lengths) if final else ys).astype(new.dtype)
+            ys = new
+        return (tuple(carries), ys, tuple(inputs)) if return_inputs else (tuple(carries), ys)
+
+    def _last_step(self, xs, lengths):
+        """`[T, ..., D]` -> `[..., D]` in running order: backward features end at the first step."""
+        last = xs[-1] if lengths is None else last_valid(xs, lengths)
+        if not self.bidirectional:
+            return last
+        half = xs.shape[-1] // 2
+        return concatenate(last[..., :half], xs[0][..., half:])
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> tuple:
+        """What a call starts from by default: one entry a layer, each `[..., H]`."""
+        return tuple(layer.initial_carry(batch_shape) for layer in self.layers)
+
+    def make_taps(self, T: int, batch_shape: tuple[int, ...] = ()) -> tuple:
+        """Zeros `[T, ..., H]` for each layer and carry part."""
+        return tuple(layer.make_taps(T, batch_shape) for layer in self.layers)
+
+    def make_probe(self, T: int, batch_shape: tuple[int, ...] = ()) -> tuple:
+        """Zeros `[T, ...]` for each layer and carry part."""
+        return tuple(layer.make_probe(T, batch_shape) for layer in self.layers)
+
+
+def check_cells(cells: Sequence[Cell]) -> None:
+    """Raises TypeError for one Cell, ValueError for none."""
+    if isinstance(cells, Cell):
+        raise TypeError("cells is one Cell; allowed: a sequence with one Cell a layer, such as [cell]")
+    if not cells:
+        raise ValueError("cells is empty; allowed: one Cell a layer")
