@@ -18,7 +18,7 @@ from rnnjax.runs.read import recorded_reach
 from rnnjax.sweeps import grid as sweep
 from rnnjax.training.config import Config
 from rnnjax.training.devices import prepare_devices
-from rnnjax.training.outputs import for_terminal
+from rnnjax.training.outputs import report_lines
 
 WORKDIR = define_path("workdir", "runs/demo", "where runs and figures go; what is there is not run again")
 
@@ -90,13 +90,12 @@ def show(workdir: Path, adding: list[Config]) -> None:
 
     text = trial_directory(workdir / "text", TEXT)
     result = runs.read_result(text)
+    said, sample = report_lines(result, text)
     console.print(
-        f"A character LSTM after {TEXT.steps} steps: {result['test_bits_per_character']:.3f} bits per character on the "
-        f"whole test part of the text (5-gram {result['test_five_gram']:.3f}, unigram {result['test_unigram']:.3f}). "
+        f"A character LSTM after {TEXT.steps} steps: {said}. "
         f"The figure shows it on validation windows of {TEXT.seq_len} characters: {result['score']:.3f}. It writes:\n"
     )
-    sample = (text / "sample.txt").read_text(encoding="utf-8")
-    console.print(for_terminal(sample), markup=False, highlight=False)
+    console.print(sample, markup=False, highlight=False)
 
     plotting.learning_curve([text], workdir / "text_learning_curve.png")
     directories = {t: trial_directory(workdir / "adding", t) for t in adding}

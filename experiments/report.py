@@ -142,7 +142,8 @@ def settings_csv(tables: Sequence[Sequence[Setting]]) -> str:
 
 def runs_csv(runs: Sequence[RunData]) -> str:
     """A line for each run: its directory, config and result."""
-    return _csv([{"run": str(run.path)} | run.config | run.result for run in runs])
+    scores = [{n: v for n, v in run.result.items() if not isinstance(v, dict)} for run in runs]
+    return _csv([{"run": str(run.path)} | run.config | row for run, row in zip(runs, scores, strict=True)])
 
 
 def _page(tables, finished, unfinished, paths):
@@ -161,7 +162,8 @@ def _problem(settings):
     first = best[0].runs[0]
     lower = not first.result["higher_is_better"]
     name = first.result["score_name"].replace("_", " ")
-    known = "unigram model" if first.config["task"] == "text" else "best predictor without memory"
+    known = next(iter(first.result.get("references", {})), "no memory")
+    known = "best predictor without memory" + (f" ({known})" if known != "no memory" else "")
     parts = [
         f"<section><h2>{escape(_title(first.config))}</h2>"
         f"<p>Score: validation {escape(name)}, {'lower' if lower else 'higher'} is better. The {known} has "

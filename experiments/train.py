@@ -160,12 +160,8 @@ def show(result: dict, path: Path) -> None:
         if reach >= steps:
             where = f"stays above 1/1000 of its last value over all {steps} steps"
         print(f"on the last training batches the gradient {where}")
-    if "test_bits_per_character" in result:
-        print(
-            f"test: {result['test_bits_per_character']:.3f} bits per character "
-            f"(5-gram {result['test_five_gram']:.3f}, unigram {result['test_unigram']:.3f})"
-        )
-        print(outputs.for_terminal((path / "sample.txt").read_text(encoding="utf-8")))
+    for line in outputs.report_lines(result, path):
+        print(line)
     figures = [str(path / name) for name in ("learning_curve.png", "gradient_map.png") if (path / name).exists()]
     print(f"figures: {', '.join(figures)}")
 

@@ -10,7 +10,7 @@ Arguments come in scan order: params, carry, input.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
@@ -95,3 +95,30 @@ class Task(NamedTuple):
     # Whether targets lie in inputs that come later, as in predicting the next character: then an output may see nothing
     # after its own step (`tasks.check_causal`). None, not said: taken for True where every step is read.
     causal: bool | None = None
+    # () -> scores worth knowing by name, the best without memory first: lines of a learning curve. None: `baseline` and
+    # `solved` under their own names.
+    references: Callable[[], dict[str, float]] | None = None
+    # (model, params, key) -> Report of a trained model, `model(params)` being a `Model`; None: the score says it all.
+    report: Callable[[Callable[[Any], "Model"], Any, Array], "Report"] | None = None
+
+
+class Report(NamedTuple):
+    """What a task says of a trained model beside its score."""
+
+    summary: str  # one line, to be printed
+    numbers: dict[str, float | str]  # for result.json, such as a score on the test split
+    files: dict[str, str]  # name -> text, called sample* or report*; .txt is printed
+
+
+class Model(Protocol):
+    """What a task's report may ask of a trained model; `rnnjax.nn.SequenceModel` is one."""
+
+    steps_read: str  # "last", "every" or "mean"
+    output_size: int
+    reads_ahead: bool  # whether an output depends on later inputs
+
+    def __call__(self, inputs: Array, *, initial_carry: Any = None, return_carry: bool = False) -> Any:
+        """Outputs `[T, B, O]` of inputs `[T, B, ...]`; (carry, outputs) if `return_carry`."""
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Any:
+        """What a call starts from by default."""

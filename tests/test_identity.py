@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from rnnjax import runs
 from rnnjax.cells import CELLS, rnn
 from rnnjax.runs import directories
-from rnnjax.runs.files import json_object, json_text
+from rnnjax.runs.files import TEMPORARY, json_object, json_text
 from rnnjax.runs.read import group_by_setting, read_run
 from rnnjax.runs.sources import source_of, source_of_data
 from rnnjax.tasks import TASKS
@@ -323,8 +324,23 @@ def test_a_config_of_another_version_is_one_line(tmp_path):
 def test_leftovers_are_known_by_the_names_that_are_published():
     """Else a kill would leave what no start removes."""
     text = "".join((ROOT / name).read_text() for name in ("rnnjax/training/outputs.py", "experiments/train.py"))
-    for name in ("result.json", "sample.txt", "learning_curve.png", "gradient_map.png", "gradient_flow.npz"):
+    for name in ("result.json", "learning_curve.png", "gradient_map.png", "gradient_flow.npz"):
         assert name in text and name in directories.RUN_FILES
+
+
+def test_the_files_of_a_task_s_report_are_the_run_s_own(tmp_path):
+    for name in ("sample.txt", "report-lengths.csv"):
+        assert runs.check_report_file(name) == name
+        (tmp_path / f"{TEMPORARY}{name}").write_text("half")
+        (tmp_path / name).write_text("whole")
+    for name in ("config.json", "notes.txt", "../report.txt", "report/x.txt", "sample.npz"):
+        with pytest.raises(ValueError, match=f"^a report's file is called '{re.escape(name)}'; allowed: "):
+            runs.check_report_file(name)
+    (tmp_path / "notes.txt").write_text("mine")
+    directories.remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"sample.txt", "report-lengths.csv", "notes.txt"}
+    runs.remove_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_a_full_disk_is_one_line(tmp_path, capfd, monkeypatch):

@@ -12,9 +12,10 @@ from flax import nnx
 
 from rnnjax.cells import gru, lstm
 from rnnjax.nn import SequenceModel
-from rnnjax.nn.language import bits_per_character, generate
 from rnnjax.tasks import text_data
-from rnnjax.training import make_train, outputs
+from rnnjax.tasks.language import bits_per_character, generate
+from rnnjax.tasks.text import SAMPLE_LENGTH
+from rnnjax.training import make_train
 from rnnjax.training.config import Config, check, hyperparameters
 
 V = 5
@@ -122,9 +123,11 @@ def test_the_smallest_texts_that_train_are_scored_and_written(content, starts, t
     check(config)
     train = make_train(config)
     state, records = jax.jit(train.run)(jax.random.key(0), hyperparameters(config))
-    score, sample = outputs.read_and_write(config, train, state.params)
+    summary, score, files = train.task.report(train.model, state.params, jax.random.key(0))
     assert np.isfinite([records["eval_loss"][0], *(v for name, v in score.items() if name != "text_sha256")]).all()
-    assert sample.startswith(starts) and len(sample) == len(starts) + outputs.SAMPLE_LENGTH + 1
+    sample = files["sample.txt"]
+    assert sample.startswith(starts) and len(sample) == len(starts) + SAMPLE_LENGTH + 1
+    assert summary.startswith(f"{score['test_bits_per_character']:.3f} bits per character")
     data = text_data(path)
     bits = plain_loop(train.model(state.params), data.test, {0})
     assert score["test_bits_per_character"] == pytest.approx(np.mean(bits), rel=1e-4)

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from rnnjax.cells import CELLS
+from rnnjax.tasks import TASKS
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -39,6 +40,15 @@ def test_every_import_runs_down():
 
 def test_every_public_name_has_a_docstring():
     assert missing_docstrings(sources("rnnjax")) == []
+
+
+def test_shared_code_asks_for_no_task_by_name():
+    files = sources("rnnjax") | sources("experiments")
+    assert [line for path, source in files.items() if "/tasks/" not in path for line in asked_for(source, path)] == []
+    assert asked_for('if config.task == "text" or "copy" in (task, x): pass\nx = "text"', "a.py") == [
+        "a.py:1: text",
+        "a.py:1: copy",
+    ]
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -176,6 +186,13 @@ def missing_docstrings(files):
             found.append(path)
         found += [f"{path}: {name}" for name, node in public(tree.body) if not ast.get_docstring(node)]
     return sorted(found, key=lambda line: line.split(":")[0])
+
+
+def asked_for(source, path):
+    """One line for each task's name that a file compares something with."""
+    compared = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Compare)]
+    names = [part for node in compared for part in ast.walk(node) if isinstance(part, ast.Constant)]
+    return [f"{path}:{name.lineno}: {name.value}" for name in names if name.value in TASKS]
 
 
 def public(body, prefix=""):

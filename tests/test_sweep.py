@@ -525,12 +525,12 @@ def test_what_fails_after_training_loses_nothing_and_ends_no_sweep(tmp_path, mon
             raise ValueError("too\nfew characters")
         return {"bits": 2.5}
 
-    monkeypatch.setattr(outputs, "score_text", fails_for_the_first)
+    monkeypatch.setattr(outputs, "write_report", fails_for_the_first)
     with pytest.raises(runs.RunFailed, match=r"1 trials .*params\.npz.* failed \(ValueError: too few char.*goes on"):
         launcher.run_sweep(trials, tmp_path, NEVER)
     results = [runs.read_result(launcher.trial_directory(tmp_path, trial)) for trial in trials]
     assert [result["complete"] for result in results] == [False, True] and results[1]["bits"] == 2.5
-    monkeypatch.setattr(outputs, "score_text", lambda *_: {"bits": 1.5})
+    monkeypatch.setattr(outputs, "write_report", lambda *_: {"bits": 1.5})
     assert launcher.run_sweep(trials, tmp_path, StopAfter(0))  # not a chunk is trained
     result = runs.read_result(launcher.trial_directory(tmp_path, trials[0]))
     assert result["complete"] and result["bits"] == 1.5 and result["score"] == results[0]["score"]

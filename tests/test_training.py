@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 from train import show
 
-from rnnjax import training
+from rnnjax import runs, training
 from rnnjax.cells import CELLS, gated, rnn
 from rnnjax.diagnostics.gradient_flow import (
     gradient_fault,
@@ -24,13 +24,14 @@ from rnnjax.diagnostics.gradient_flow import (
     total_norm,
 )
 from rnnjax.engine.unroll import make_taps, unroll
+from rnnjax.figures import plotting
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.nn import SequenceModel
 from rnnjax.runs.read import recorded_reach
 from rnnjax.tasks import TASKS, adding
 from rnnjax.training import make_optimizer, make_train, outputs, penalty
 from rnnjax.training.config import Config, check, hyperparameters
-from rnnjax.types import Cell
+from rnnjax.types import Cell, Report
 
 SMALL = Config(
     task="adding", seq_len=8, cell="lstm", hidden_size=6, batch_size=4, steps=6, eval_every=3, eval_batch=8, lr=1e-2
@@ -372,6 +373,32 @@ def test_a_run_says_whether_its_gradient_was_finite_or_nowhere(value, said, caps
     assert np.isnan(recorded_reach(result)) == (value != 1)
     show(result, Path("runs/x"))
     assert said in capsys.readouterr().out
+
+
+def test_a_task_of_one_s_own_brings_its_references_and_its_report(monkeypatch, tmp_path, capsys):
+    """Shared code knows no task: what it draws and prints is what the task says."""
+
+    def report(model, params, key):
+        again = model(params).stack.layers[0].weights["W_h"][...]
+        return Report("it \x1b waits", {"test_waits": float(again.sum())}, {"sample.txt": "so\x1b\nlong"})
+
+    task = adding(4)._replace(references=lambda: {"no ears": 0.5, "one ear": 0.25, "perfect": 0.0}, report=report)
+    monkeypatch.setitem(TASKS, "own", lambda seq_len: task)
+    config = Config(task="own", seq_len=4, cell="rnn", hidden_size=2, batch_size=2, steps=1, eval_every=1, eval_batch=2)
+    train = make_train(config)
+    params = train.init(jax.random.key(0), values(config)).params
+    row = {"step": 1, "loss": 0.3, "eval_mse": 0.3, "diverged": -1, "blame": "nothing"}
+    with runs.open_run(tmp_path / "run", outputs.config_dict(config), {"versions": {}, "devices": {}}) as run:
+        runs.append_rows(run, [row])
+        result = outputs.finish(run, config, train, params, {}, 1.0)
+    (weight,) = [leaf for path, leaf in jax.tree.leaves_with_path(params) if "W_h" in jax.tree_util.keystr(path)]
+    assert result["test_waits"] == pytest.approx(float(weight.sum())) and result["complete"]
+    assert (run.path / "sample.txt").read_text() == "so\x1b\nlong"
+    labels = {text.get_text() for text in plotting.learning_curve([run.path]).axes[0].texts}
+    assert labels == {"no ears 0.5", "one ear 0.25", "perfect 0"}
+    show(result, run.path)
+    said = capsys.readouterr().out
+    assert "it \\x1b waits\nso\\x1b\nlong\n" in said and "\x1b" not in said
 
 
 @pytest.mark.parametrize(("steps", "eval_every", "ends"), [(5, 2, [2, 4, 5]), (2, 7, [2])])

@@ -223,9 +223,10 @@ def _draw_references(axes, lines, dark):
 
 
 def _reference_lines(run):
-    names = ("unigram", "5-gram") if run.config.get("task") == "text" else ("no memory", "solved")
-    values = (run.result.get("baseline"), run.result.get("solved_threshold"))
-    return [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
+    lines = run.result.get("references")
+    if lines is None:  # of an earlier version
+        lines = {"no memory": run.result.get("baseline"), "solved": run.result.get("solved_threshold")}
+    return [(name, value) for name, value in lines.items() if value is not None]
 
 
 def _common_score(runs):

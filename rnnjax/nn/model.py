@@ -81,6 +81,8 @@ class SequenceModel(nnx.Module):
         # Not computed in `dtype`: outputs rounded to bfloat16 would round the loss.
         self.readout = nnx.Linear(self.stack.out_features, output_size, rngs=rngs)
         self.steps_read = readout
+        self.output_size = output_size
+        self.reads_ahead = bidirectional
 
     def __call__(
         self,

@@ -1,7 +1,7 @@
 """Run directories that survive kills, damage and full disks: what they hold, who writes them and how they are read."""
 
 from rnnjax.runs.checkpoints import latest_checkpoint, save_checkpoint
-from rnnjax.runs.directories import RunBusy, check_directory, check_own_directory, own_directory
+from rnnjax.runs.directories import RunBusy, check_directory, check_own_directory, check_report_file, own_directory
 from rnnjax.runs.files import RunRefused, json_text, load_arrays, save_arrays, write_file, write_json
 from rnnjax.runs.identity import read_config
 from rnnjax.runs.metric_log import append_rows, read_rows
@@ -37,6 +37,7 @@ __all__ = [
     "append_rows",
     "check_directory",
     "check_own_directory",
+    "check_report_file",
     "check_sources",
     "close_run",
     "discard_run",

@@ -26,12 +26,12 @@ RUN_FILES = (
     "metrics.jsonl",
     "gradient_flow.npz",
     "params.npz",
-    "sample.txt",
     "result.json",
     "learning_curve.png",
     "gradient_map.png",
 )
-"""All files that a run publishes; its directories are those of SOURCE and CHECKPOINT."""
+REPORT_FILE = re.compile(r"(sample|report)[\w-]*\.(txt|csv|json|svg|html)")
+"""All that a run publishes: RUN_FILES, what its task reports, and the directories SOURCE and CHECKPOINT."""
 
 
 class OpenRun(Protocol):
@@ -83,6 +83,15 @@ def own_directory(name: str | os.PathLike, kind: str, *others: str) -> Path:
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path / f"{MARK}{kind}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
     return path
+
+
+def check_report_file(name: str) -> str:
+    """The name. Raises ValueError where a run would not know it for a file of its own."""
+    if not REPORT_FILE.fullmatch(name):
+        raise ValueError(
+            f"a report's file is called {name!r}; allowed: sample or report, ... and .txt, .csv, .json, .svg or .html"
+        )
+    return name
 
 
 def refuse_foreign_run(path: Path) -> None:
@@ -163,5 +172,5 @@ def remove_leftovers(path: Path) -> None:
             continue
         if entry.is_dir() and CHECKPOINT.fullmatch(name):
             shutil.rmtree(entry)
-        elif entry.is_file() and name in RUN_FILES:
+        elif entry.is_file() and (name in RUN_FILES or REPORT_FILE.fullmatch(name)):
             entry.unlink()

@@ -30,6 +30,7 @@ from rnnjax.runs.checkpoints import (
     rebuild,
 )
 from rnnjax.runs.directories import (
+    REPORT_FILE,
     RUN_FILES,
     SOURCE,
     check_directory,
@@ -186,6 +187,8 @@ def discard_run(run: Run) -> None:
         discard_directory(path)
     for folder in _source_copies(run.path):
         shutil.rmtree(folder)
+    for file in [file for file in run.path.iterdir() if REPORT_FILE.fullmatch(file.name)]:
+        file.unlink()
     for name in reversed(RUN_FILES):
         (run.path / name).unlink(missing_ok=True)
 

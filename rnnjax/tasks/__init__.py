@@ -6,7 +6,7 @@ from rnnjax.tasks.adding import adding
 from rnnjax.tasks.common import check_causal
 from rnnjax.tasks.copy import copy
 from rnnjax.tasks.ngram import fit_ngram
-from rnnjax.tasks.text import TextData, decode, encode, ngram_bits_per_character, text, text_data
+from rnnjax.tasks.text import TextData, decode, encode, ngram_bits_per_character, text, text_data, text_source
 from rnnjax.types import Task
 
 TASKS: dict[str, Callable[..., Task]] = {
@@ -15,7 +15,12 @@ TASKS: dict[str, Callable[..., Task]] = {
     "text": text,
 }
 
+DATA: dict[str, Callable[..., tuple[str, str, str | None]]] = {"text": text_source}
+"""What a task reads from outside the package, by the task's arguments: what to call it, where it lies, its sha256 where
+that is no file. A run records it, and refuses to go on with other data."""
+
 __all__ = [
+    "DATA",
     "TASKS",
     "TextData",
     "adding",

@@ -12,14 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.tasks.common import check_seq_len, cross_entropy, draw_seq_len, mean_over, steps, unknown
+from rnnjax.tasks.language import bits_per_character, generate
 from rnnjax.tasks.ngram import fit_ngram
-from rnnjax.types import Array, Batch, Task
+from rnnjax.types import Array, Batch, Report, Task
 
 SPLITS = ("train", "validation", "test")
 
 CODE_POINTS = 0x110000  # of Unicode
 
 UNKNOWN = "\ufffd"  # the Unicode replacement character stands for what the training part does not contain
+
+SAMPLE_LENGTH = 400
+SAMPLE_TEMPERATURE = 0.7
+PROMPT = "The "  # or as many characters of the text's own beginning, where it does not have these
 
 
 def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: int | None = None) -> Task:
@@ -33,7 +38,8 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
     Inputs and targets are integers `[T, B]`, zeros past a window's length, to be decoded with
     `text_data(path).vocabulary`; outputs `[T, B, O]`. The loss is the cross-entropy in nats, the score that in bits per
     character. The baseline is the unigram model, "solved" is the interpolated Kneser-Ney 5-gram, both fitted on
-    the training part and scored on the validation part.
+    the training part and scored on the validation part. The report of a trained model is its score on the whole test
+    part, beside theirs, and a text that it wrote, sample.txt.
 
     Raises ValueError for a text that cannot be read, or with a split shorter than seq_len + 1 characters.
     """
@@ -85,7 +91,16 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
         baseline=unigram,
         solved=min(five_gram, unigram),  # a text without structure is no better known from its last characters
         causal=True,
+        references=lambda: {"unigram": unigram, "5-gram": five_gram},
+        report=lambda model, params, key: _report(data, model, params, key),
     )
+
+
+def text_source(path: str | os.PathLike | None = None, **_) -> tuple[str, str, str | None]:
+    """What `text` reads with these arguments: what to call it, where it lies, and its sha256 if that is no file."""
+    if path is None:
+        return "Python's own text", "pydoc_data.topics", text_data(None).sha256
+    return "the file of text_path", os.fspath(path), None
 
 
 class TextData(NamedTuple):
@@ -146,6 +161,25 @@ def ngram_bits_per_character(data: TextData, order: int, split: str) -> float:
 
 
 _SCORES: dict[tuple, dict[str, float]] = {}  # of each text and order, found once a process
+
+
+def _report(data, model, params, key):
+    """Bits per character on the whole test part, beside the n-gram models', and a sample of what the model writes."""
+    prompt = PROMPT if set(PROMPT) <= set(data.vocabulary) else decode(data.train[: len(PROMPT)], data.vocabulary)
+    bits = float(jax.jit(lambda p: bits_per_character(model(p), jnp.asarray(data.test)))(params))
+    ids = encode(prompt, data.vocabulary)
+    written = jax.jit(lambda p, key: generate(model(p), ids, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE))(params, key)
+    unigram, five_gram = (ngram_bits_per_character(data, order, "test") for order in (1, 5))
+    return Report(
+        f"{bits:.3f} bits per character on the whole test part (5-gram {five_gram:.3f}, unigram {unigram:.3f})",
+        {
+            "test_bits_per_character": bits,
+            "test_unigram": unigram,
+            "test_five_gram": five_gram,
+            "text_sha256": data.sha256,
+        },
+        {"sample.txt": prompt + decode(np.asarray(written), data.vocabulary) + "\n"},
+    )
 
 
 @functools.lru_cache(maxsize=2)

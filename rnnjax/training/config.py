@@ -146,16 +146,13 @@ def check(config: Config) -> None:
 
 def make_task(config: Config):
     """The `Task` that the config names."""
-    options = {
-        name: value
-        for name, value in (
-            ("variant", config.variant),
-            ("min_seq_len", config.min_seq_len),
-            ("path", config.text_path),
-        )
-        if value is not None
-    }
-    return _call("task", TASKS[config.task], config.task, (config.seq_len,), options)
+    return _call("task", TASKS[config.task], config.task, (config.seq_len,), task_options(config))
+
+
+def task_options(config: Config) -> dict:
+    """The arguments of the task's factory besides seq_len."""
+    options = {"variant": config.variant, "min_seq_len": config.min_seq_len, "path": config.text_path}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def make_cell(config: Config, **traced):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,16 +16,12 @@ from rnnjax.diagnostics.gradient_flow import gradient_fault, gradient_reach, tot
 from rnnjax.engine.steps import layer_names
 from rnnjax.figures import plotting
 from rnnjax.keys import Purpose, purpose_key
-from rnnjax.nn import language
 from rnnjax.runs.files import printable
 from rnnjax.runs.sources import Source, source_of, source_of_data
-from rnnjax.tasks import TASKS, decode, encode, ngram_bits_per_character, text_data
+from rnnjax.tasks import DATA, TASKS
 from rnnjax.training import BLAME, Train
-from rnnjax.training.config import Config
-
-SAMPLE_LENGTH = 400
-SAMPLE_TEMPERATURE = 0.7
-PROMPT = "The "  # or as many characters of the text's own beginning, where it does not have these
+from rnnjax.training.config import Config, task_options
+from rnnjax.types import Task
 
 
 def metrics_row(record: dict[str, Any]) -> dict[str, Any]:
@@ -72,6 +69,7 @@ def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.n
         "baseline": float(task.baseline),
         "solved_threshold": float(task.solved),
         "higher_is_better": task.higher_is_better,
+        "references": references(task),
         "solved_at": solved_at,
         "gradient_reach": None,
         "gradient_fault": None,
@@ -91,8 +89,14 @@ def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.n
     return result
 
 
+def references(task: Task) -> dict[str, float]:
+    """Scores to compare with, by what to call them, the best without memory first."""
+    found = task.references() if task.references else {"no memory": task.baseline, "solved": task.solved}
+    return {name: float(value) for name, value in found.items()}
+
+
 def finish(run: runs.Run, config: Config, train: Train, params: Any, flow: dict, seconds: float) -> dict[str, Any]:
-    """Writes parameters, result, figures and, for text, the test score and a sample. Returns the result.
+    """Writes parameters, result, the task's report and figures. Returns the result.
 
     Raises RunFailed where something fails once the parameters and the result of training are on disk.
     """
@@ -111,10 +115,10 @@ def write_trained(
 
 
 def complete_result(run: runs.Run, config: Config, train: Train, params: Any, figures: bool = False) -> dict[str, Any]:
-    """What follows training: for text the test score and a sample, and figures; then `complete` becomes true."""
-    result, doing = runs.read_result(run.path), "its test score and sample"
+    """What follows training: the task's report, and figures; then `complete` becomes true."""
+    result, doing = runs.read_result(run.path), f"the report of task {config.task!r}"
     try:
-        result |= score_text(run, config, train, params) if config.task == "text" else {}
+        result |= write_report(run, config, train, params)
         doing = "its figures"
         if figures:
             plotting.learning_curve([run.path], run.path / "learning_curve.png")
@@ -130,29 +134,24 @@ def complete_result(run: runs.Run, config: Config, train: Train, params: Any, fi
     return result | {"complete": True}
 
 
-def score_text(run: runs.Run, config: Config, train: Train, params: Any) -> dict[str, float]:
-    """Writes a sample of what the model writes; returns its test score, for the result."""
-    score, sample = read_and_write(config, train, params)
-    runs.write_file(run.path / "sample.txt", sample)
-    return score
+def write_report(run: runs.Run, config: Config, train: Train, params: Any) -> dict[str, Any]:
+    """Writes the files of the task's report, if it makes one; returns what goes into the result: its numbers, and
+    `report`, the line and the files to show."""
+    if train.task.report is None:
+        return {}
+    report = train.task.report(train.model, params, purpose_key(Purpose.WRITING, config.seed))
+    for name, text in report.files.items():
+        runs.write_file(run.path / runs.check_report_file(name), text)
+    return report.numbers | {"report": {"summary": report.summary, "files": list(report.files)}}
 
 
-def read_and_write(config: Config, train: Train, params: Any) -> tuple[dict[str, float], str]:
-    """Bits per character on the whole test part, beside the n-gram models', and a sample of what the model writes."""
-    data = text_data(config.text_path)
-    prompt = PROMPT if set(PROMPT) <= set(data.vocabulary) else decode(data.train[: len(PROMPT)], data.vocabulary)
-    bits = jax.jit(lambda p: language.bits_per_character(train.model(p), jnp.asarray(data.test)))(params)
-    ids = encode(prompt, data.vocabulary)
-    written = jax.jit(lambda p, key: language.generate(train.model(p), ids, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE))(
-        params, purpose_key(Purpose.WRITING, config.seed)
-    )
-    score = {
-        "test_bits_per_character": float(bits),
-        "test_unigram": ngram_bits_per_character(data, 1, "test"),
-        "test_five_gram": ngram_bits_per_character(data, 5, "test"),
-        "text_sha256": data.sha256,
-    }
-    return score, prompt + decode(np.asarray(written), data.vocabulary) + "\n"
+def report_lines(result: dict[str, Any], path: Path) -> list[str]:
+    """What the task's report has to say of a finished run in this directory, fit for a terminal; none without one."""
+    report = result.get("report")
+    if not report:
+        return []
+    texts = [path / name for name in report["files"] if name.endswith(".txt")]
+    return [for_terminal(report["summary"]), *(for_terminal(text.read_text(encoding="utf-8")) for text in texts)]
 
 
 def for_terminal(text: str) -> str:
@@ -169,10 +168,9 @@ def sources(config: Config) -> dict[str, Source]:
     """What a run computes from beside its config, as it is now: the files of its own cell and task, and its data."""
     own = {f"cell {config.cell!r}": CELLS[config.cell], f"task {config.task!r}": TASKS[config.task]}
     found = {name: source for name, factory in own.items() if (source := source_of(factory)) is not None}
-    if config.text_path is not None:
-        found["the file of text_path"] = source_of_data(config.text_path)
-    elif config.task == "text":
-        found["Python's own text"] = Source("pydoc_data.topics", text_data(None).sha256, {})
+    if config.task in DATA:
+        name, file, sha256 = DATA[config.task](**task_options(config))
+        found[name] = source_of_data(file) if sha256 is None else Source(file, sha256, {})
     return found
 
 

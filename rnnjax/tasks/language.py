@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.nn import SequenceModel
-from rnnjax.types import Array
+from rnnjax.types import Array, Model
 
 
-def bits_per_character(model: SequenceModel, tokens: Array, streams: int = 16, piece: int = 128) -> Array:
+def bits_per_character(model: Model, tokens: Array, streams: int = 16, piece: int = 128) -> Array:
     """-1/(N - 1) sum_{t=2}^N log2 p(x_t | the characters before it) over a whole text, the state carried along.
 
     Every character but the text's first is predicted exactly once. The text is read as `streams` runs side by side,
@@ -49,7 +48,7 @@ def bits_per_character(model: SequenceModel, tokens: Array, streams: int = 16, p
     return jnp.sum(nats) / (math.log(2) * predicted)
 
 
-def generate(model: SequenceModel, prompt: Array, length: int, key: Array, temperature: float | Array = 1.0) -> Array:
+def generate(model: Model, prompt: Array, length: int, key: Array, temperature: float | Array = 1.0) -> Array:
     """`length` tokens sampled one by one after `prompt` `[P]`, from softmax(logits / temperature); integers `[length]`.
 
     A temperature of 0 takes the most likely token each time.
@@ -80,7 +79,7 @@ def generate(model: SequenceModel, prompt: Array, length: int, key: Array, tempe
 
 
 def _check_reads_every_step(model):
-    if model.stack.bidirectional:
+    if model.reads_ahead:
         raise ValueError("a bidirectional model reads ahead, so that it can neither score nor write a text")
     if model.steps_read != "every":
         raise ValueError(f"readout is {model.steps_read!r}; a model that scores or writes a text reads 'every' step")
@@ -88,7 +87,7 @@ def _check_reads_every_step(model):
 
 def _check_tokens(model, name, tokens, shortest):
     """Shapes always, values where they are known."""
-    shape, size = jnp.shape(tokens), model.readout.out_features
+    shape, size = jnp.shape(tokens), model.output_size
     if len(shape) != 1 or shape[0] < shortest:
         raise ValueError(f"{name} has the shape {shape}; it must be [N], N {shortest} or more")
     if not jnp.issubdtype(jnp.result_type(tokens), jnp.integer):
