@@ -30,7 +30,7 @@ _HOME = {
     "types": ("Batch", "Cell", "Gates", "Task"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
-_ROOMS = (*_HOME, "diagnostics", "figures", "gradients", "initializers", "reports", "runs", "sweeps")
+_ROOMS = (*_HOME, "diagnostics", "figures", "gradients", "initializers", "interop", "reports", "runs", "sweeps")
 
 __all__ = [
     "CELLS",

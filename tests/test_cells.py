@@ -16,6 +16,7 @@ from rnnjax import initializers
 from rnnjax.cells import CELLS, LSTMCarry, gru, gru_cho, irnn, lstm, mgu, rnn
 from rnnjax.cells.check import check_cell
 from rnnjax.engine.unroll import unroll
+from rnnjax.interop import from_torch, to_linen, to_nnx
 from rnnjax.types import Cell
 
 # Tiny problems spend their time in the compiler: half of it without LLVM's optimisations, which change no maths.
@@ -70,10 +71,10 @@ def torch_layers(kind, method, given, lengths, directions):
     for layer in range(given["h0"].shape[0] // directions):
         sides = []
         for direction in range(directions):
-            suffix = f"l{layer}{'_reverse' if direction else ''}"
+            suffix = f"_l{layer}{'_reverse' if direction else ''}"
             row = layer * directions + direction
             carry = LSTMCarry(given["c0"][row], given["h0"][row]) if kind == "lstm" else given["h0"][row]
-            params = from_torch(kind, {n: given[f"{n}_{suffix}"] for n in TORCH_WEIGHTS})
+            params = from_torch(kind.partition("_")[0], given, suffix)
             options = {"lengths": lengths, "reverse": direction == 1, "method": method}
             carry, ys = unroll(make(H), params, xs, carry, **options)
             final.append(carry)
@@ -83,18 +84,6 @@ def torch_layers(kind, method, given, lengths, directions):
     return {"ys": xs} | h_n | ({"c_n": jnp.stack([c.c for c in final])} if kind == "lstm" else {})
 
 
-TORCH_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-
-
-def from_torch(kind, w):
-    """PyTorch's order of gates is ours, i f g o and r z n. Its two biases add up, but for b_hn, our b_h."""
-    params = {"W_x": w["weight_ih"].T, "W_h": w["weight_hh"].T}
-    if kind != "gru":
-        return params | {"b": w["bias_ih"] + w["bias_hh"]}
-    b_hr_hz, b_hn = jnp.split(w["bias_hh"], [2 * H])
-    return params | {"b": w["bias_ih"] + jnp.concatenate([b_hr_hz, jnp.zeros(H)]), "b_h": b_hn}
-
-
 # Flax: our parameters laid out as each namesake wants them, so that one gradient covers both.
 
 
@@ -102,7 +91,7 @@ def linen(module):
     return lambda weights, carry, x: module.apply({"params": weights}, carry, x)
 
 
-def from_nnx(make):
+def nnx_cell(make):
     graphdef, state = nnx.split(make(D, H, rngs=nnx.Rngs(0)))
 
     def apply(weights, carry, x):
@@ -112,38 +101,16 @@ def from_nnx(make):
     return apply
 
 
-def dense(p, bias_of="dense_i"):
-    weights = {"dense_i": {"kernel": p["W_x"]}, "dense_h": {"kernel": p["W_h"]}}
-    weights[bias_of]["bias"] = p["b"]
-    return weights
-
-
-def per_gate(p, names, bias_side):
-    """{"ii": {"kernel": ..}, "hi": {"kernel": .., "bias": ..}, ..}: one Dense a gate and side."""
-    blocks = {side: jnp.split(p[W], len(names), axis=-1) for side, W in (("i", "W_x"), ("h", "W_h"))}
-    weights = {s + n: {"kernel": k} for s, ks in blocks.items() for n, k in zip(names, ks, strict=True)}
-    for name, b in zip(names, jnp.split(p["b"], len(names)), strict=True):
-        weights[bias_side + name]["bias"] = b
-    if "b_h" in p:
-        weights["hn"]["bias"] = p["b_h"]
-    return weights
-
-
-def per_gate_nnx(p):
-    return {"if_" if name == "if" else name: w for name, w in per_gate(p, "ifgo", "h").items()}
-
-
 FLAX = {
-    "nnx.SimpleCell": (rnn, lambda: from_nnx(nnx.SimpleCell), dense),
-    "nnx.LSTMCell": (lstm, lambda: from_nnx(nnx.LSTMCell), per_gate_nnx),
-    "nnx.OptimizedLSTMCell": (lstm, lambda: from_nnx(nnx.OptimizedLSTMCell), lambda p: dense(p, "dense_h")),
-    "nnx.GRUCell": (gru, lambda: from_nnx(nnx.GRUCell), dense),  # has no b_h
-    "linen.SimpleCell": (rnn, lambda: linen(nn.SimpleCell(H)),
-                         lambda p: {"i": dense(p)["dense_i"], "h": dense(p)["dense_h"]}),
-    "linen.LSTMCell": (lstm, lambda: linen(nn.LSTMCell(H)), lambda p: per_gate(p, "ifgo", "h")),
-    "linen.GRUCell": (gru, lambda: linen(nn.GRUCell(H)), lambda p: per_gate(p, "rzn", "i")),
-    "linen.MGUCell": (mgu, lambda: linen(nn.MGUCell(H)), lambda p: per_gate(p, "fn", "i")),
-}  # fmt: skip
+    "nnx.SimpleCell": (rnn, lambda: nnx_cell(nnx.SimpleCell), functools.partial(to_nnx, "rnn")),
+    "nnx.LSTMCell": (lstm, lambda: nnx_cell(nnx.LSTMCell), functools.partial(to_nnx, "lstm", optimized=False)),
+    "nnx.OptimizedLSTMCell": (lstm, lambda: nnx_cell(nnx.OptimizedLSTMCell), functools.partial(to_nnx, "lstm")),
+    "nnx.GRUCell": (gru, lambda: nnx_cell(nnx.GRUCell), functools.partial(to_nnx, "gru")),  # has no b_h
+    "linen.SimpleCell": (rnn, lambda: linen(nn.SimpleCell(H)), functools.partial(to_linen, "rnn")),
+    "linen.LSTMCell": (lstm, lambda: linen(nn.LSTMCell(H)), functools.partial(to_linen, "lstm")),
+    "linen.GRUCell": (gru, lambda: linen(nn.GRUCell(H)), functools.partial(to_linen, "gru")),
+    "linen.MGUCell": (mgu, lambda: linen(nn.MGUCell(H)), functools.partial(to_linen, "mgu")),
+}
 
 
 @pytest.mark.parametrize("name", FLAX)

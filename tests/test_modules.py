@@ -12,6 +12,7 @@ from flax import nnx
 
 from rnnjax.cells import LSTMCarry, gru, lstm, rnn
 from rnnjax.initializers import uniform_sqrt
+from rnnjax.interop import from_nnx
 from rnnjax.nn import RNN, Bidirectional, SequenceModel, Stack
 
 T, B, D, H, O = 7, 3, 2, 4, 5
@@ -33,13 +34,8 @@ def valid_only(ys, lengths):
 
 def copy_to_ours(cell, layer):
     """The weights of a Flax LSTM cell, of either kind, in our LSTM's columns i, f, g, o."""
-    if isinstance(cell, nnx.OptimizedLSTMCell):
-        W_x, W_h, b = cell.dense_i.kernel[...], cell.dense_h.kernel[...], cell.dense_h.bias[...]
-    else:
-        W_x = jnp.concatenate([gate.kernel[...] for gate in (cell.ii, cell.if_, cell.ig, cell.io)], axis=1)
-        W_h = jnp.concatenate([gate.kernel[...] for gate in (cell.hi, cell.hf, cell.hg, cell.ho)], axis=1)
-        b = jnp.concatenate([gate.bias[...] for gate in (cell.hi, cell.hf, cell.hg, cell.ho)])
-    for name, value in {"W_x": W_x, "W_h": W_h, "b": b}.items():
+    arrays = nnx.to_pure_dict(nnx.state(cell, nnx.Param))
+    for name, value in from_nnx("lstm", arrays).items():
         assert layer.weights[name].shape == value.shape
         layer.weights[name][...] = value
 

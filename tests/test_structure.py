@@ -22,7 +22,7 @@ FLOORS = (
     ("engine",),
     ("gradients",),
     ("diagnostics",),
-    ("nn",),
+    ("nn", "interop"),
     ("runs",),
     ("figures",),
     ("training",),
