@@ -1,0 +1,156 @@
+"""README and docs: their code runs, their commands exist and run in small, and what they link to is there."""
+
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from command_line import define_config, load_config
+
+from rnnjax.cells import CELLS
+from rnnjax.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+}
+TUTORIAL = "docs/tutorial.md"
+COMMAND = re.compile(r"python (experiments/\w+\.py)((?:[ ]+(?:\\\n\s*)?--[^\s`]+)*)")
+SMALL = {"steps": 2, "eval_every": 1, "eval_batch": 4, "batch_size": 4, "hidden_size": 4, "seq_len": 12}
+TINY = {  # what makes a command small, put after its own flags
+    "train": [f"--config.{name}={value}" for name, value in SMALL.items()],
+    "sweep": [f"--config.{name}={value}" for name, value in SMALL.items()],
+    "anatomy": [f"--config.{name}={value}" for name, value in SMALL.items()],
+    "gradient_flow": ["--seq_len=8", "--hidden_size=4", "--batch_size=4", "--seeds=2"],
+    "diagnose": [],
+    "report": [],
+}
+
+
+def blocks(text):
+    return re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M)
+
+
+def commands(text):
+    """(launcher, its flags) of every command on a page, in order."""
+    return [(script, shlex.split(rest.replace("\\\n", " "))) for script, rest in COMMAND.findall(text)]
+
+
+COMMANDS = sorted({(script, *arguments) for text in PAGES.values() for script, arguments in commands(text)})
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """CELLS and TASKS, put back afterwards as they were."""
+    for table in (CELLS, TASKS):
+        for name in ("leaky", "parity", "rnn_gaussian"):
+            monkeypatch.setitem(table, name, None)
+            del table[name]
+
+
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if blocks(text) and page != TUTORIAL])
+def test_code_blocks_run_in_order(page, tables):
+    names = run(blocks(PAGES[page]), page)
+    if page == "README.md":  # whose taps stop at the sequences' length
+        gradient = jax.grad(names["loss"])(names["layer"].make_taps(100, (32,)))
+        assert np.all(np.asarray(gradient.h[80:]) == 0) and np.all(np.asarray(gradient.h[79]).any(-1))
+
+
+def test_the_tutorial_s_notebook_is_its_page_and_runs(tables):
+    stored = (ROOT / TUTORIAL).with_suffix(".ipynb").read_text("utf-8")
+    make = runpy.run_path(str(ROOT / "docs/make_notebook.py"))["notebook"]
+    assert stored == make(PAGES[TUTORIAL]), "run python docs/make_notebook.py"
+    code = ["".join(cell["source"]) for cell in json.loads(stored)["cells"] if cell["cell_type"] == "code"]
+    assert [c.strip() for c in code] == [b.strip() for b in blocks(PAGES[TUTORIAL])]
+    run(code, TUTORIAL)
+
+
+def run(code, page):
+    names = {}
+    for i, block in enumerate(code):
+        exec(compile(block, f"{page}, block {i}", "exec"), names)
+    return names
+
+
+def test_the_map_shows_every_room():
+    page = PAGES["docs/architecture.md"]
+    assert [room.stem for room in sorted((ROOT / "rnnjax").glob("[a-z]*")) if f" {room.stem}" not in page] == []
+
+
+def test_the_cell_in_the_readme_is_the_config():
+    own_cell = (ROOT / "configs/own_cell.py").read_text()
+    assert own_cell.split('"""\n', 1)[1].strip() == blocks(PAGES["README.md"])[0].strip()
+
+
+def test_every_page_has_what_is_looked_for():
+    assert len(COMMANDS) > 20 and len(PAGES) == 11
+    assert len((ROOT / "README.md").read_bytes()) <= 8000
+    assert PAGES["README.md"].index(". .venv/bin/activate") < PAGES["README.md"].index("python experiments/")
+
+
+@pytest.mark.parametrize(
+    "script, arguments", [(c[0], c[1:]) for c in COMMANDS if len(c) > 1], ids=lambda value: str(value)
+)
+def test_commands_exist_with_their_flags(script, arguments, tables, monkeypatch):
+    sources = [
+        ROOT / script,
+        *(ROOT / "experiments" / Path(script).stem).glob("*.py"),
+        *(ROOT / "experiments").glob(f"{Path(script).stem}_*.py"),
+    ]
+    source = "".join(path.read_text() for path in sources)
+    settings = [a for a in arguments if re.match(r"--config[.=]", a)]
+    for argument in set(arguments) - set(settings):
+        name = argument.removeprefix("--").split("=")[0]
+        assert re.search(rf"(DEFINE|define)_\w+\(\s*\"{name}\"", source), argument
+    assert not settings or "define_config" in source
+    monkeypatch.chdir(ROOT)
+    values = flags.FlagValues()
+    define_config(values)
+    values(["", *(a for a in settings if "text_path" not in a)])
+    load_config(values)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    prose = re.sub(r"```.*?```", "", PAGES[page], flags=re.S)
+    for path in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", prose):
+        if not path.startswith(("http://", "https://")):
+            assert ((ROOT / page).parent / path).exists(), path
+
+
+def test_the_command_of_the_own_cell_runs_in_small(tmp_path):
+    script, arguments = commands(PAGES["README.md"])[0]
+    assert "configs/own_cell.py" in arguments[0]
+    start(script, arguments, tmp_path)
+    assert (tmp_path / "runs/leaky/result.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if commands(text)])
+def test_commands_run_in_small(page, tmp_path):
+    (tmp_path / "my_book.txt").write_text("It was a dark and stormy night. " * 40)
+    for script, arguments in commands(PAGES[page]):
+        without_ray = "--executor=ray" in arguments and not shutil.which("ray")
+        if Path(script).stem in TINY and arguments and not without_ray:
+            start(script, arguments, tmp_path)
+
+
+def start(script, arguments, folder):
+    """Starts a launcher as a user does, small, in a folder that has the configs and nothing else of the checkout."""
+    if not (folder / "configs").exists():
+        (folder / "configs").symlink_to(ROOT / "configs")
+    small = [] if "--help" in arguments[0] else TINY[Path(script).stem]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / script), *arguments, *small]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr[-2000:]}"
