@@ -4,8 +4,9 @@
     engine     runs any cell over a sequence                                     unroll, make_taps, make_probe
     nn         any cell as a Flax layer, layers as a model                       RNN, Bidirectional, Stack, ...
     tasks      what networks are trained on                                      TASKS
-    training   a run as one pure function of key and hyperparameters             Config, make_train
-    gradients, diagnostics, runs, figures, sweeps, reports
+    training   a run, in memory or in a directory; as one pure function          Config, fit, load, make_train
+    sweeps     grids of runs as few compiled programs                            sweep, results
+    gradients, diagnostics, runs, figures, reports
 
 What is named here is imported when it is first used, so that `import rnnjax` costs nothing.
 """
@@ -17,20 +18,29 @@ if TYPE_CHECKING:
     from rnnjax.cells import CELLS, gated
     from rnnjax.engine import make_probe, make_taps, unroll
     from rnnjax.nn import RNN, Bidirectional, SequenceModel, Stack
+    from rnnjax.sweeps.local import results, sweep
     from rnnjax.tasks import TASKS
     from rnnjax.training import Config, make_train
+    from rnnjax.training.fit import fit
+    from rnnjax.training.trained_run import TrainedRun, load
     from rnnjax.types import Batch, Cell, Gates, Task
 
 _HOME = {
     "cells": ("CELLS", "gated"),
     "engine": ("make_probe", "make_taps", "unroll"),
     "nn": ("RNN", "Bidirectional", "SequenceModel", "Stack"),
+    "sweeps.local": ("results", "sweep"),
     "tasks": ("TASKS",),
     "training": ("Config", "make_train"),
+    "training.fit": ("fit",),
+    "training.trained_run": ("TrainedRun", "load"),
     "types": ("Batch", "Cell", "Gates", "Task"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
-_ROOMS = (*_HOME, "diagnostics", "figures", "gradients", "initializers", "interop", "reports", "runs", "sweeps")
+_ROOMS = (
+    *("cells", "diagnostics", "engine", "figures", "gradients", "initializers", "interop", "nn", "reports", "runs"),
+    *("sweeps", "tasks", "training", "types"),
+)
 
 __all__ = [
     "CELLS",
@@ -44,10 +54,15 @@ __all__ = [
     "SequenceModel",
     "Stack",
     "Task",
+    "TrainedRun",
+    "fit",
     "gated",
+    "load",
     "make_probe",
     "make_taps",
     "make_train",
+    "results",
+    "sweep",
     "unroll",
 ]
 

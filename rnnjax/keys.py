@@ -12,6 +12,7 @@ class Purpose(enum.IntEnum):
     weights and the data of a training run, is made of (JAX folds a key's number i in for its i-th split)."""
 
     EVALUATION = 0x18BCB84A  # validation sequences while training, the same for every seed
+    TESTING = 0xD7B6A41C  # sequences that a trained model is evaluated on
     DIAGNOSIS = 0x3A1311D2  # validation sequences that diagnostics measure on
     PROBES = 0x309A9F34  # random directions and signs of diagnostics
     WRITING = 0xD2DD0381  # the characters of a text that a model writes

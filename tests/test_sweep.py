@@ -20,9 +20,10 @@ from rnnjax import runs
 from rnnjax.cells import CELLS
 from rnnjax.sweeps import grid as sweep
 from rnnjax.sweeps import ray_executor as ray_sweep
-from rnnjax.sweeps import tracing
+from rnnjax.sweeps.tracing import traced_lanes
 from rnnjax.training import BLAME, make_train, outputs
 from rnnjax.training.config import Config, hyperparameters
+from rnnjax.training.tracing import traced_run
 from rnnjax.types import Cell
 
 ROOT = Path(__file__).parent.parent
@@ -151,7 +152,7 @@ def test_what_cannot_run_is_one_line_before_anything_is_written(monkeypatch, tmp
     workdir = tmp_path / "s"
     attempts = {
         "sweep": lambda: launcher.run_sweep([TINY, bad], workdir, NEVER),
-        "train": lambda: tracing.traced_run(bad),
+        "train": lambda: traced_run(bad),
         "dry_run": lambda: launcher.describe([bad], None, launcher.Options()),
     }
     for attempt in attempts.values():
@@ -165,8 +166,8 @@ def test_the_trace_that_checks_a_run_is_the_one_that_is_compiled(monkeypatch):
     traced = []
     monkeypatch.setitem(CELLS, "leaky", leaky(traced))
     config = dataclasses.replace(TINY, cell="leaky")
-    run = tracing.traced_run(config)
-    lanes = tracing.traced_lanes(config, jax.devices()[:1], 1, 2)
+    run = traced_run(config)
+    lanes = traced_lanes(config, jax.devices()[:1], 1, 2)
     count = len(traced)
     values = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
     run.chunk(run.init(jax.random.key(0), values), values)

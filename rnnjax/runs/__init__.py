@@ -1,6 +1,6 @@
 """Run directories that survive kills, damage and full disks: what they hold, who writes them and how they are read."""
 
-from rnnjax.runs.checkpoints import latest_checkpoint, save_checkpoint
+from rnnjax.runs.checkpoints import latest_checkpoint, read_checkpoint, save_checkpoint
 from rnnjax.runs.directories import RunBusy, check_directory, check_own_directory, check_report_file, own_directory
 from rnnjax.runs.files import RunRefused, json_text, load_arrays, save_arrays, write_file, write_json
 from rnnjax.runs.identity import read_config
@@ -16,6 +16,7 @@ from rnnjax.runs.run import (
     close_run,
     discard_run,
     finished_run,
+    lengthen_run,
     load_params,
     open_run,
     publish_run,
@@ -44,11 +45,13 @@ __all__ = [
     "finished_run",
     "json_text",
     "latest_checkpoint",
+    "lengthen_run",
     "load_arrays",
     "load_params",
     "open_run",
     "own_directory",
     "publish_run",
+    "read_checkpoint",
     "read_config",
     "read_result",
     "read_rows",

@@ -74,7 +74,7 @@ def save_checkpoint(run: OpenRun, step: int, tree: Any, keep: int = 2) -> Path:
         reason = str(error).strip().split("\n")[0]
         raise OSError(f"the checkpoint of step {step} could not be saved in {run.path}: {reason}") from error
     checkpoints = find_checkpoints(run.path)
-    kept = [path for path in checkpoints if _step_of(path) <= step][-keep:]
+    kept = [path for path in checkpoints if step_of(path) <= step][-keep:]
     for path in checkpoints:
         if path not in kept:
             discard_directory(path)
@@ -82,7 +82,18 @@ def save_checkpoint(run: OpenRun, step: int, tree: Any, keep: int = 2) -> Path:
 
 
 def latest_checkpoint(run: OpenRun, like: Any) -> tuple[int, Any] | None:
-    """The newest good checkpoint as (step, tree), and the GROWING files as they were then; None, and none, if none.
+    """What `read_checkpoint` finds, with the GROWING files as they were then; None, and none of them, if none."""
+    found = read_checkpoint(run.path, like)
+    for name in GROWING:
+        if found is None:
+            (run.path / name).unlink(missing_ok=True)
+        else:
+            _put_back(run.path / name, run.path / f"checkpoint-{found[0]:08d}" / f"copy-of-{name}")
+    return found
+
+
+def read_checkpoint(path: Path, like: Any) -> tuple[int, Any] | None:
+    """The newest good checkpoint of a run directory as (step, tree), None if none. Writes nothing.
 
     `like` is a tree of the same structure, shapes and dtypes: arrays, or the `jax.ShapeDtypeStruct`s of
     `jax.eval_shape`; or a function to such a tree from the saved leaves' shapes by name, where it alone knows some.
@@ -90,30 +101,25 @@ def latest_checkpoint(run: OpenRun, like: Any) -> tuple[int, Any] | None:
     its sha256; a damaged checkpoint is passed over with one warning.
     Raises RunRefused if the checkpoint is of another tree.
     """
-    for path in reversed(find_checkpoints(run.path)):
+    for checkpoint in reversed(find_checkpoints(path)):
         try:
-            manifest = _verified(path)
-            arrays = _read_leaves(path, manifest["leaves"])
+            manifest = _verified(checkpoint)
+            arrays = _read_leaves(checkpoint, manifest["leaves"])
         except PermissionError:
             raise
         except (OSError, _Damaged) as error:
-            _LOG.warning(
-                "the checkpoint of step %d is passed over: %s; going back to the one before it", _step_of(path), error
-            )
+            step = step_of(checkpoint)
+            _LOG.warning("the checkpoint of step %d is passed over: %s; going back to the one before it", step, error)
             continue
         shapes = {name: tuple(leaf["shape"]) for name, leaf in manifest["leaves"].items()}
-        tree = rebuild(arrays, manifest["leaves"], like(shapes) if callable(like) else like, path)
-        for name in GROWING:
-            _put_back(run.path / name, path / f"copy-of-{name}")
+        tree = rebuild(arrays, manifest["leaves"], like(shapes) if callable(like) else like, checkpoint)
         return manifest["step"], tree
-    for name in GROWING:
-        (run.path / name).unlink(missing_ok=True)
     return None
 
 
 def find_checkpoints(path: Path) -> list[Path]:
     """The checkpoints in a run directory, damaged ones too, the oldest first."""
-    return sorted((p for p in path.iterdir() if CHECKPOINT.fullmatch(p.name)), key=_step_of)
+    return sorted((p for p in path.iterdir() if CHECKPOINT.fullmatch(p.name)), key=step_of)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -174,7 +180,7 @@ def _verified(path):
     data = (path / "manifest.json").read_bytes()
     try:
         manifest = json.loads(data)["manifest"]
-        intact = _sealed(manifest) == data and manifest["step"] == _step_of(path)
+        intact = _sealed(manifest) == data and manifest["step"] == step_of(path)
     except (ValueError, KeyError, TypeError, RecursionError):
         intact = False
     if not intact:
@@ -236,7 +242,8 @@ def _sealed(manifest):
     return json.dumps({"manifest": manifest, "sha256": seal}, sort_keys=True, indent=1).encode()
 
 
-def _step_of(path):
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, by its name."""
     return int(CHECKPOINT.fullmatch(path.name)[1])
 
 

@@ -5,6 +5,7 @@ sources     file and sha256 of its own cell or task, and of its data
 numbers     what else changes its numbers, such as x64 or the shards of a batch
 versions, git    of this program and what it stands on: a change is warned of
 history     changes that were accepted on purpose, the earliest first
+former_steps  where the run ended before it went on for more steps, the earliest first
 """
 
 import contextlib

@@ -28,6 +28,7 @@ from rnnjax.runs.checkpoints import (
     find_checkpoints,
     named_leaves,
     rebuild,
+    step_of,
 )
 from rnnjax.runs.directories import (
     REPORT_FILE,
@@ -187,10 +188,7 @@ def discard_run(run: Run) -> None:
         discard_directory(path)
     for folder in _source_copies(run.path):
         shutil.rmtree(folder)
-    for file in [file for file in run.path.iterdir() if REPORT_FILE.fullmatch(file.name)]:
-        file.unlink()
-    for name in reversed(RUN_FILES):
-        (run.path / name).unlink(missing_ok=True)
+    _discard_files(run.path, RUN_FILES)
 
 
 def remove_run(workdir: str | os.PathLike) -> None:
@@ -199,6 +197,25 @@ def remove_run(workdir: str | os.PathLike) -> None:
     with Run(path, True, lock_directory(path)) as run:
         discard_run(run)
         remove_leftovers(path)
+
+
+def lengthen_run(workdir: str | os.PathLike, config: Mapping[str, Any], longer: Mapping[str, Any]) -> None:
+    """Makes the directory of the run `config` that of the run `longer`, which is to go on from its checkpoints.
+
+    What only the end of a run brings is removed; config.json keeps the former steps. Raises as `open_run` does.
+    """
+    path = check_directory(workdir)
+    with Run(path, True, lock_directory(path)):
+        refuse_links(path)
+        stored = read_config(path)
+        compare_config(path, stored, make_record(config, {}, {}))
+        checkpoints = find_checkpoints(path)
+        if not checkpoints or step_of(checkpoints[-1]) > longer["steps"]:
+            raise RunRefused(f"{path} has no checkpoint, or one beyond {longer['steps']} steps: load it again")
+        (path / "result.json").unlink(missing_ok=True)  # first: killed after it, the run ends once more
+        _discard_files(path, ("params.npz", "learning_curve.png", "gradient_map.png"))
+        former = [*stored.get("former_steps", []), stored["config"]["steps"]]
+        write_json(path / "config.json", stored | {"config": dict(longer), "former_steps": former})
 
 
 def read_result(workdir: str | os.PathLike) -> dict[str, Any] | None:
@@ -245,6 +262,14 @@ def stop_signals():
             signal.signal(number, handler or signal.SIG_DFL)
 
 
+def _discard_files(path, names):
+    """Removes what the task reported, then files of these names, the last first."""
+    for file in [file for file in path.iterdir() if REPORT_FILE.fullmatch(file.name)]:
+        file.unlink()
+    for name in reversed(names):
+        (path / name).unlink(missing_ok=True)
+
+
 def _source_copies(path):
     """The folders of the sources that this run was made from, the latest last."""
     found = (entry for entry in path.iterdir() if SOURCE.fullmatch(entry.name) and entry.is_dir())
@@ -268,7 +293,8 @@ def _recorded(path, record, accept_changes):
     _LOG.warning("%s: going on on purpose: %s", path, "; ".join(changed))
     former = {name: stored.get(name) for name in ("sources", "numbers")}
     at = {"after": checkpoints[-1].name if checkpoints else "result.json", "changed": changed}
-    return record | {"history": [*stored.get("history", []), at | former]}, True
+    kept = {"former_steps": stored["former_steps"]} if "former_steps" in stored else {}
+    return record | kept | {"history": [*stored.get("history", []), at | former]}, True
 
 
 def _record(path, record, sources, accepted):

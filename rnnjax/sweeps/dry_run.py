@@ -11,8 +11,8 @@ from rnnjax.sweeps import grid as sweep
 from rnnjax.sweeps.files import open_store
 from rnnjax.sweeps.lanes import Options, default_width, lane_count
 from rnnjax.sweeps.progress import bucket_labels, duration
-from rnnjax.sweeps.tracing import errors_in_one_line
 from rnnjax.training.config import Config
+from rnnjax.training.tracing import errors_in_one_line
 
 
 def describe(trials: Sequence[Config], workdir: str | None, options: Options) -> None:

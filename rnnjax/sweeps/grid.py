@@ -14,7 +14,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rnnjax.training import Hyperparameters, Train, TrainState, make_train
-from rnnjax.training.config import TRACED, Config, check, hyperparameters
+from rnnjax.training.config import TRACED, Config, hyperparameters
+from rnnjax.training.settings import FIELDS, BadSetting, checked, unknown_setting
 from rnnjax.types import Array
 
 MAX_WIDTH = 64
@@ -54,14 +55,14 @@ def static_settings(config: Config) -> dict[str, Any]:
 def grid(config: Config, axes: dict[str, Sequence]) -> list[Config]:
     """Every combination of the values in `axes`, the last axis fastest, without duplicates; each trial is checked.
 
-    Raises ValueError for a combination that `check` refuses.
+    Raises BadSetting, a ValueError, for an unknown setting and a combination that cannot be.
     """
     trials = [config]
     for name, values in axes.items():
+        if name not in FIELDS:
+            raise BadSetting(unknown_setting(name))
         trials = [dataclasses.replace(trial, **{name: value}) for trial in trials for value in values]
-    for trial in trials:
-        check(trial)
-    return list(dict.fromkeys(trials))
+    return list(dict.fromkeys(checked(trial) for trial in trials))
 
 
 def sample(config: Config, ranges: dict[str, tuple[str, float, float]], count: int, seed: int = 0) -> list[Config]:

@@ -1,41 +1,33 @@
 """How far a sweep is, and how long it will take."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Sequence
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
 
 from rnnjax.sweeps import grid as sweep
 from rnnjax.training.config import Config
+from rnnjax.training.progress import Bar
 
 
 class Progress:
-    """How far the whole sweep is, and the time left: a bar on a terminal, a line every two seconds elsewhere."""
+    """How far the whole sweep is, and the time left: a bar, or a line every two seconds where there can be none."""
 
     def __init__(self, buckets: Sequence[sweep.Bucket], missing: Sequence[Config]):
         self.labels = bucket_labels(buckets)
         self.trials = sum(len(bucket.trials) for bucket in buckets)
         self.done, self.worked, self.steps = self.trials - len(missing), 0.0, 0
         self.work = sum(map(work_of, missing))
-        self.began = self.last = time.monotonic()
-        self.bar = None
-        if sys.stderr.isatty():
-            self.bar = Bar(BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True))
-            self.task = self.bar.add_task("compiling", total=max(self.work, 1e-9))
+        self.began = time.monotonic()
+        self.bar = Bar(self.work, seconds=2)
 
     def __enter__(self):
-        if self.bar:
-            self.bar.start()
+        self.bar.__enter__()
         return self
 
     def __exit__(self, *_):
-        if self.bar:
-            self.bar.stop()
+        self.bar.__exit__()
 
     def report(self, bucket: sweep.Bucket, lanes: Sequence, score: str) -> None:
         """After a chunk of these `Lane`s."""
@@ -52,11 +44,7 @@ class Progress:
             f"median validation {score} {median:.4g}  "
             f"{self.steps / elapsed:.0f} steps/s  {duration(left)} left"
         )
-        if self.bar:
-            self.bar.update(self.task, completed=self.worked, description=text)
-        elif now - self.last >= 2 or self.steps == len(lanes) * config.eval_every:
-            print(text, file=sys.stderr, flush=True)
-            self.last = now
+        self.bar.update(self.worked, text)
 
     def published(self, lane) -> None:
         """After the end of a trial."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from rnnjax.tasks.adding import adding
-from rnnjax.tasks.common import check_causal
+from rnnjax.tasks.common import SPLITS, check_causal
 from rnnjax.tasks.copy import copy
 from rnnjax.tasks.ngram import fit_ngram
 from rnnjax.tasks.text import TextData, decode, encode, ngram_bits_per_character, text, text_data, text_source
@@ -21,6 +21,7 @@ that is no file. A run records it, and refuses to go on with other data."""
 
 __all__ = [
     "DATA",
+    "SPLITS",
     "TASKS",
     "TextData",
     "adding",

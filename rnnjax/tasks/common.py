@@ -10,6 +10,8 @@ import optax
 
 from rnnjax.types import Array, Task
 
+SPLITS = ("train", "validation", "test")
+
 
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> ValueError:
     """The error for a name that is not in a table, with the nearest one that is."""

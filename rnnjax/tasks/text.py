@@ -11,12 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.tasks.common import check_seq_len, cross_entropy, draw_seq_len, mean_over, steps, unknown
+from rnnjax.tasks.common import SPLITS, check_seq_len, cross_entropy, draw_seq_len, mean_over, steps, unknown
 from rnnjax.tasks.language import bits_per_character, generate
 from rnnjax.tasks.ngram import fit_ngram
 from rnnjax.types import Array, Batch, Report, Task
-
-SPLITS = ("train", "validation", "test")
 
 CODE_POINTS = 0x110000  # of Unicode
 

@@ -21,7 +21,7 @@ from rnnjax.runs.sources import Source, source_of, source_of_data
 from rnnjax.tasks import DATA, TASKS
 from rnnjax.training import BLAME, Train
 from rnnjax.training.config import Config, task_options
-from rnnjax.types import Task
+from rnnjax.types import Report, Task
 
 
 def metrics_row(record: dict[str, Any]) -> dict[str, Any]:
@@ -95,11 +95,16 @@ def references(task: Task) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def finish(run: runs.Run, config: Config, train: Train, params: Any, flow: dict, seconds: float) -> dict[str, Any]:
-    """Writes parameters, result, the task's report and figures. Returns the result.
+def finish(
+    run: runs.Run | None, config: Config, train: Train, params: Any, rows: list[dict], flow: dict, seconds: float
+) -> dict[str, Any]:
+    """The result of a run, with its task's report; in `run`, if any, with parameters and figures.
 
     Raises RunFailed where something fails once the parameters and the result of training are on disk.
     """
+    if run is None:
+        result = summary(config, train, rows, flow, seconds) | report_numbers(task_report(config, train, params), [])
+        return result | {"stopped": None, "complete": True}
     write_trained(run, config, train, params, flow, seconds)
     return complete_result(run, config, train, params, figures=True)
 
@@ -135,14 +140,24 @@ def complete_result(run: runs.Run, config: Config, train: Train, params: Any, fi
 
 
 def write_report(run: runs.Run, config: Config, train: Train, params: Any) -> dict[str, Any]:
-    """Writes the files of the task's report, if it makes one; returns what goes into the result: its numbers, and
-    `report`, the line and the files to show."""
-    if train.task.report is None:
-        return {}
-    report = train.task.report(train.model, params, purpose_key(Purpose.WRITING, config.seed))
-    for name, text in report.files.items():
+    """Writes the files of the task's report, if it makes one; returns what goes into the result."""
+    report = task_report(config, train, params)
+    files = report.files if report is not None else {}
+    for name, text in files.items():
         runs.write_file(run.path / runs.check_report_file(name), text)
-    return report.numbers | {"report": {"summary": report.summary, "files": list(report.files)}}
+    return report_numbers(report, list(files))
+
+
+def task_report(config: Config, train: Train, params: Any) -> Report | None:
+    """What the task says of a trained model beside its score; None where it makes no report."""
+    if train.task.report is None:
+        return None
+    return train.task.report(train.model, params, purpose_key(Purpose.WRITING, config.seed))
+
+
+def report_numbers(report: Report | None, files: list[str]) -> dict[str, Any]:
+    """What a report brings to the result: its numbers, and `report`, the line and the files to show."""
+    return {} if report is None else report.numbers | {"report": {"summary": report.summary, "files": files}}
 
 
 def report_lines(result: dict[str, Any], path: Path) -> list[str]:

@@ -48,7 +48,7 @@ class Train(NamedTuple):
     model: Callable[[Any], SequenceModel]  # params -> the model, for evaluation
 
 
-def make_train(config: Config, shards: int = 1) -> Train:
+def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
     """The run that `config` describes.
 
     Data are drawn on the device, so nothing but the state needs saving. A record holds, for the steps since the last
@@ -63,11 +63,12 @@ def make_train(config: Config, shards: int = 1) -> Train:
     Args:
       config: a checked `Config`.
       shards: how many devices split each batch, gradients averaged; it divides the batch size. See `sharded`.
+      start: a step that `chunk` is called at, where that is not some number of whole chunks.
 
     Raises ValueError where JAX's float64 mode is not that of `config.dtype`, and for a model that would see the task's
     answers, see `Task.causal`.
     """
-    _check_precision(config)
+    check_precision(config)
     task = make_task(config)
     check_causal(task, config.task, bidirectional=config.bidirectional)
     axis_name = "batch" if shards > 1 else None
@@ -147,7 +148,9 @@ def make_train(config: Config, shards: int = 1) -> Train:
         return state, {"loss": value, "grad_norm": norm, "clipped": clipped.astype(jnp.float32), "flow": flow}
 
     length = min(config.eval_every, config.steps)
-    ragged = config.steps % length > 0  # then the last chunk is over before its end, and what is left changes nothing
+    ragged = (
+        config.steps - start
+    ) % length > 0  # then the last chunk is over before its end, and what is left changes nothing
 
     def chunk(state, hyperparameters):
         count = jnp.clip(config.steps - state.step, 1, length) if ragged else length
@@ -197,6 +200,17 @@ def make_train(config: Config, shards: int = 1) -> Train:
         mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:shards]), (axis_name,))
         chunk = jax.shard_map(chunk, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
     return Train(task, init, chunk, run, merge)
+
+
+def check_precision(config: Config) -> None:
+    """Raises ValueError where JAX's float64 mode is not that of the config.
+
+    With float64 possible, JAX makes float64 of whatever names no dtype, and without it float32 of all.
+    """
+    wanted = config.dtype == "float64"
+    if jax.config.jax_enable_x64 != wanted:
+        allowed = f"inside jax.enable_x64({wanted})"
+        raise ValueError(f"dtype={config.dtype!r} needs jax_enable_x64={wanted}; allowed: {allowed}")
 
 
 def sharded(config: Config, devices: Sequence[jax.Device]) -> int:
@@ -296,14 +310,6 @@ def _model(config: Config, task: Task, key: Array, hyperparameters: Hyperparamet
         cotangent_clip=config.cotangent_clip,
         rngs=nnx.Rngs(key),
     )
-
-
-def _check_precision(config: Config) -> None:
-    """With float64 possible, JAX makes float64 of whatever names no dtype, and without it float32 of all."""
-    wanted = config.dtype == "float64"
-    if jax.config.jax_enable_x64 != wanted:
-        allowed = f"inside jax.enable_x64({wanted})"
-        raise ValueError(f"dtype={config.dtype!r} needs jax_enable_x64={wanted}; allowed: {allowed}")
 
 
 def _abstract_model(config: Config, task: Task):

@@ -1,0 +1,66 @@
+"""A run traced from shapes alone before anything is written: what cannot run is one line that says where."""
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.training.config import Config, hyperparameters
+from rnnjax.training.settings import BadSetting
+from rnnjax.training.train import Hyperparameters, Train, make_train
+from rnnjax.types import Array
+
+
+class Traced(NamedTuple):
+    """A run whose `init` and `chunk` are compiled at their first call, from the traces that they have."""
+
+    train: Train
+    init: Callable[..., Any]
+    chunk: Callable[..., Any]
+
+
+def traced_run(config: Config, shards: int = 1, start: int = 0) -> Traced:
+    """The run that `config` describes; the arguments are those of `make_train`.
+
+    Raises BadSetting, in one line, where it cannot be traced.
+    """
+    with errors_in_one_line(config):
+        train = make_train(config, shards, start)
+        init, chunk = jax.jit(train.init), jax.jit(train.chunk)
+        trace(init, chunk, run_inputs(config))
+    return Traced(train, init, chunk)
+
+
+def run_inputs(config: Config) -> tuple[Array, Hyperparameters]:
+    """What a run is a function of: its key, and its hyperparameters."""
+    values = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
+    return jax.random.key(config.seed), values
+
+
+@contextlib.contextmanager
+def errors_in_one_line(config: Config) -> Iterator[None]:
+    """Whatever is raised inside is the fault of the settings or of a user's own cell or task: a BadSetting."""
+    try:
+        yield
+    except BadSetting:
+        raise
+    except Exception as error:
+        first = (str(error).strip() or "no message").splitlines()[0]
+        raise BadSetting(
+            f"config.cell={config.cell!r} on config.task={config.task!r} cannot run with these settings: "
+            f"{type(error).__name__} in {_place(error)}: {first}"
+        ) from error
+
+
+def trace(init: Callable, chunk: Callable, inputs: tuple) -> None:
+    """Traces both with the shapes of `inputs`: a later call with such inputs finds the traces there."""
+    jax.eval_shape(chunk, jax.eval_shape(init, *inputs), inputs[1])
+
+
+def _place(error):
+    """The innermost function that is ours or the user's, and not a library's."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    return f"{frames[-1].name} ({frames[-1].filename}, line {frames[-1].lineno})"

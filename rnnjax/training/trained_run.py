@@ -1,0 +1,219 @@
+"""A training run as Python sees it: what it learned, how it went, and what can be done with it next."""
+
+import base64
+import dataclasses
+import html
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnjax import runs
+from rnnjax.figures import plotting
+from rnnjax.keys import Purpose, purpose_key
+from rnnjax.nn import SequenceModel
+from rnnjax.runs.read import RunData
+from rnnjax.tasks import SPLITS
+from rnnjax.tasks.common import unknown
+from rnnjax.training import outputs
+from rnnjax.training.config import Config, make_task
+from rnnjax.training.devices import device_info
+from rnnjax.training.settings import BadSetting, checked
+from rnnjax.training.tracing import run_inputs, traced_run
+from rnnjax.training.train import Train, TrainState, check_precision, make_train
+from rnnjax.types import Report
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class TrainedRun:
+    """A run, finished or not, as `fit` and `load` return it. It does not change: `resume` returns another."""
+
+    config: Config
+    train: Train  # its pure functions, and its `task`
+    params: Any  # the model's nnx.Param state
+    metrics: list[dict[str, Any]]  # a row an evaluation
+    gradient_flow: dict[str, np.ndarray]  # "step" [E], and |dL/dh_t| [E, T] by layer and carry part; {} if not recorded
+    result: dict[str, Any] | None  # what was reached; None while steps are left
+    workdir: Path | None = None
+    state: TrainState | None = None  # all that training goes on from; None for a trial of a sweep, which keeps none
+    seconds: float = 0.0  # of training
+    shards: int = 1
+
+    @property
+    def model(self) -> SequenceModel:
+        """The model with its trained parameters, without dropout."""
+        return self.train.model(self.params)
+
+    @property
+    def steps(self) -> int:
+        """How many steps it was trained for so far."""
+        return self.metrics[-1]["step"] if self.metrics else 0
+
+    def evaluate(
+        self, split: str = "test", seq_len: int | None = None, *, batch_size: int = 256, batches: int = 4
+    ) -> dict[str, float]:
+        """The loss and the task's metrics, means over `batches` fresh batches, the same at every call.
+
+        Args:
+          split: train, validation or test.
+          seq_len: the length of the sequences, whatever was trained on; by default what was.
+
+        Raises ValueError for a split or a length that the task has not.
+        """
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        for name, value in (("batch_size", batch_size), ("batches", batches)):
+            if value < 1:
+                raise ValueError(f"{name}={value!r}; allowed: 1 or more")
+        check_precision(self.config)
+        task = self.train.task
+        if seq_len is not None:
+            task = make_task(checked(dataclasses.replace(self.config, seq_len=seq_len, min_seq_len=None)))
+
+        def score(params, key):
+            model, batch = self.train.model(params), task.sample(key, batch_size, split)
+            outputs = model(batch.inputs, lengths=batch.lengths)
+            return {"loss": task.loss(outputs, batch)} | task.metrics(outputs, batch)
+
+        keys = jax.random.split(purpose_key(Purpose.TESTING, SPLITS.index(split)), batches)
+        means = jax.jit(lambda params: jax.lax.map(lambda key: score(params, key), keys))(self.params)
+        return {name: float(jnp.mean(values)) for name, values in means.items()}
+
+    def report(self) -> Report | None:
+        """What the task says of the model beside its score, such as a text that it writes; None if it says nothing."""
+        check_precision(self.config)
+        return outputs.task_report(self.config, self.train, self.params)
+
+    def resume(self, steps: int | None = None, **how: Any) -> "TrainedRun":
+        """The run after `steps` more training steps, or at the end that its config says; in its directory, if any.
+
+        More steps with a constant learning rate are those of a run that was longer from the start, bit for bit.
+
+        Args:
+          how: `progress`, `stop` and `save_seconds` of `fit`, and `accept_changes` where there is a directory.
+
+        Raises ValueError where it cannot go on: a schedule that has ended, a run that diverged, a trial of a sweep.
+        """
+        from rnnjax.training.fit import Begun, fit, train_on  # which are made of this
+
+        config = self.config
+        if steps is not None:
+            if steps < 1:
+                raise ValueError(f"steps={steps!r}; allowed: 1 or more")
+            config = checked(dataclasses.replace(config, steps=self.steps + steps))
+        self._check_resumable(config)
+        check_precision(config)
+        if self.workdir is not None:
+            if config != self.config:
+                runs.lengthen_run(self.workdir, outputs.config_dict(self.config), outputs.config_dict(config))
+            return fit(config, self.workdir, **how)
+        flow = outputs.unstack_rows(self.gradient_flow)
+        begun = Begun(self.state, list(self.metrics), flow, self.seconds)
+        return train_on(config, traced_run(config, self.shards), self.shards, begun, **how)
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Writes a run directory, as training with `workdir=path` leaves it; `load` reads it. Returns its path.
+
+        Raises RunRefused for a directory that is not new or empty.
+        """
+        path = runs.check_directory(path)
+        if path.exists() and any(path.iterdir()):
+            raise runs.RunRefused(f"{path} is not empty; give a directory that is new")
+        info = device_info()
+        info["numbers"]["shards"] = self.shards
+        settings, sources = outputs.config_dict(self.config), outputs.sources(self.config)
+        with runs.open_run(path, settings, info, sources) as run:
+            runs.append_rows(run, self.metrics)
+            if self.gradient_flow:
+                runs.save_arrays(run.path / "gradient_flow.npz", self.gradient_flow)
+            if self.state is not None:
+                runs.save_checkpoint(run, self.steps, (self.state, jnp.float32(self.seconds)))
+            if self.result is not None:
+                trained = self.config, self.train, self.params
+                outputs.write_trained(run, *trained, self.gradient_flow, self.seconds, self.result.get("stopped"))
+                outputs.complete_result(run, *trained, figures=True)
+        return path
+
+    def __repr__(self) -> str:
+        return f"<TrainedRun {', '.join(f'{name} {value}' for name, value in self._facts().items())}>"
+
+    def _repr_html_(self) -> str:
+        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(v)}</td></tr>" for name, v in self._facts().items())
+        return f"<div><table>{cells}</table>{self._curve()}</div>"
+
+    def _facts(self):
+        """What to know of a run at first sight, as text by name."""
+        config, task, changed = self.config, self.train.task, []
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            if value != field.default and field.name not in ("cell", "task", "steps"):
+                changed.append(f"{field.name}={value}")
+        facts = {"cell": config.cell, "task": config.task, "settings": " ".join(changed) or "defaults"}
+        facts["steps"] = f"{self.steps} of {config.steps}"
+        if self.metrics:
+            row = self.metrics[-1]
+            facts[f"validation {task.score}"] = f"{row[f'eval_{task.score}']:.4g} (without memory {task.baseline:.4g})"
+            if row["diverged"] >= 0:
+                facts["diverged"] = f"at step {row['diverged']}: {row['blame']} not finite"
+        if self.result is not None and self.result["solved_at"] is not None:
+            facts["solved"] = f"at step {self.result['solved_at']}"
+        return facts | ({"directory": str(self.workdir)} if self.workdir is not None else {})
+
+    def _curve(self):
+        if not self.metrics:
+            return ""
+        task = self.train.task
+        about = self.result or {"score_name": task.score, "higher_is_better": task.higher_is_better}
+        settings = outputs.config_dict(self.config)
+        data = RunData(self.workdir or Path("run"), settings, self.metrics, self.gradient_flow, about, {})
+        file = io.BytesIO()
+        plotting.learning_curve([data]).savefig(file, format="png")
+        return f'<img alt="learning curve" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+
+    def _check_resumable(self, config):
+        if self.state is None:
+            raise BadSetting(f"{self.workdir} keeps no state to go on from, as it is a trial of a sweep; allowed: fit")
+        if self.metrics and self.metrics[-1]["diverged"] >= 0:
+            raise BadSetting(f"the run diverged at step {self.metrics[-1]['diverged']} and is frozen there")
+        if config.steps != self.config.steps and config.schedule != "constant":
+            raise BadSetting(
+                f"schedule={config.schedule!r} is for {self.config.steps} steps in all; allowed: schedule='constant', "
+                "or no `steps`, to end as planned"
+            )
+
+
+def load(workdir: str | os.PathLike) -> TrainedRun:
+    """The run in a directory, finished or under way. Nothing in it is executed or written.
+
+    Raises RunRefused, a ValueError, in one line that names the file, where it is damaged or no run, or where its cell
+    or task is a user's own that is not there or has changed; ValueError where JAX's float64 mode is not the run's.
+    """
+    if not Path(workdir, "config.json").is_file():
+        raise runs.RunRefused(f"{workdir} is no run directory: it has no config.json")
+    return read_trained(workdir, checked(outputs.trained_config(workdir)))
+
+
+def read_trained(workdir: str | os.PathLike, config: Config) -> TrainedRun:
+    """The run of `config` in a directory, whatever its sources are now."""
+    path, train = Path(workdir), make_train(config)
+    like = jax.eval_shape(train.init, *run_inputs(config))
+    found = runs.read_checkpoint(path, (like, jnp.float32(0)))
+    result, rows = runs.read_result(path), runs.read_rows(path)
+    if result is None and found is None:
+        raise runs.RunRefused(f"{path} holds neither a result nor a checkpoint yet")
+    step, (state, seconds) = found or (rows[-1]["step"], (None, result["seconds"]))
+    flow_path = path / "gradient_flow.npz"
+    flow = runs.load_arrays(flow_path) if flow_path.exists() else {}
+    if result is None:  # what came after the checkpoint is not of its parameters
+        rows = [row for row in rows if row["step"] <= step]
+        flow = {name: array[flow["step"] <= step] for name, array in flow.items()}
+        params = state.params
+    else:
+        params = jax.tree.map(jnp.asarray, runs.load_params(path, like.params))
+        state = state if step == rows[-1]["step"] else None
+    shards = runs.read_config(path).get("numbers", {}).get("shards", 1)
+    return TrainedRun(config, train, params, rows, flow, result, path, state, float(seconds), shards)
