@@ -1,5 +1,7 @@
 """README and docs: their code runs, their commands exist and run in small, and what they link to is there."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -27,10 +29,9 @@ PAGES = {
 TUTORIAL = "docs/tutorial.md"
 COMMAND = re.compile(r"python (experiments/\w+\.py)((?:[ ]+(?:\\\n\s*)?--[^\s`]+)*)")
 SMALL = {"steps": 2, "eval_every": 1, "eval_batch": 4, "batch_size": 4, "hidden_size": 4, "seq_len": 12}
-TINY = {  # what makes a command small, put after its own flags
+TINY = {  # what makes a command small, put after its own flags; a launcher of many minutes has tests of its own
     "train": [f"--config.{name}={value}" for name, value in SMALL.items()],
     "sweep": [f"--config.{name}={value}" for name, value in SMALL.items()],
-    "anatomy": [f"--config.{name}={value}" for name, value in SMALL.items()],
     "gradient_flow": ["--seq_len=8", "--hidden_size=4", "--batch_size=4", "--seeds=2"],
     "diagnose": [],
     "report": [],
@@ -38,7 +39,12 @@ TINY = {  # what makes a command small, put after its own flags
 
 
 def blocks(text):
-    return re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M)
+    return [code for code, _ in blocks_and_outputs(text)]
+
+
+def blocks_and_outputs(text):
+    """(code, what the page says that it prints, "" if nothing) of every block of Python."""
+    return re.findall(r"^```python\n(.*?)^```$(?:\n\n```\n(.*?)^```$)?", text, re.S | re.M)
 
 
 def commands(text):
@@ -60,7 +66,7 @@ def tables(monkeypatch):
 
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if blocks(text) and page != TUTORIAL])
 def test_code_blocks_run_in_order(page, tables):
-    names = run(blocks(PAGES[page]), page)
+    names = run(page)
     if page == "README.md":  # whose taps stop at the sequences' length
         gradient = jax.grad(names["loss"])(names["layer"].make_taps(100, (32,)))
         assert np.all(np.asarray(gradient.h[80:]) == 0) and np.all(np.asarray(gradient.h[79]).any(-1))
@@ -72,14 +78,28 @@ def test_the_tutorial_s_notebook_is_its_page_and_runs(tables):
     assert stored == make(PAGES[TUTORIAL]), "run python docs/make_notebook.py"
     code = ["".join(cell["source"]) for cell in json.loads(stored)["cells"] if cell["cell_type"] == "code"]
     assert [c.strip() for c in code] == [b.strip() for b in blocks(PAGES[TUTORIAL])]
-    run(code, TUTORIAL)
+    run(TUTORIAL)
 
 
-def run(code, page):
+def run(page):
+    """The names that the page's blocks leave; what they print is what it says."""
     names = {}
-    for i, block in enumerate(code):
-        exec(compile(block, f"{page}, block {i}", "exec"), names)
+    for i, (block, expected) in enumerate(blocks_and_outputs(PAGES[page])):
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            exec(compile(block, f"{page}, block {i}", "exec"), names)
+        if expected:
+            compare(said.getvalue(), expected)
     return names
+
+
+NUMBER = re.compile(r"\d+\.\d+(?:e[+-]\d+)?")
+
+
+def compare(said, expected):
+    """The same words and integers; other numbers within 20 %, as processors differ in last bits."""
+    assert NUMBER.sub("N", said) == NUMBER.sub("N", expected)
+    for a, b in zip(NUMBER.findall(said), NUMBER.findall(expected), strict=True):
+        assert float(a) == pytest.approx(float(b), rel=0.2), f"{said!r} against {expected!r}"
 
 
 def test_the_map_shows_every_room():
