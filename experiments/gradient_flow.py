@@ -89,7 +89,7 @@ def make_profile(config: Config):
 
     @jax.jit
     def profile(params, key):
-        batch = train.task.sample(key, config.batch_size, "validation")
+        batch = train.task.sample(key, config.batch_size, split="validation")
         model = train.model(params)
         T = batch.inputs.shape[0]
 

@@ -74,14 +74,17 @@ class Batch(NamedTuple):
     """One minibatch of a task. Time-major."""
 
     inputs: Array  # [T, B, D] floats, or [T, B] integer tokens
-    targets: Array  # what the task's loss compares with
-    lengths: Array | None = None  # [B] valid steps of each sequence; None where all have T
+    targets: Array  # what the task's loss compares with: [T, B, ...] where each step has an output, else [B, ...]
+    lengths: Array | None  # [B] valid steps of each sequence; None where all have T
+    weights: Array  # [T, B], or [B] where a sequence has one output: which outputs count, or how much
 
 
 class Task(NamedTuple):
     """A task as pure functions: data is drawn on the device from a key, so there is nothing to load or checkpoint."""
 
-    sample: Callable[..., Batch]  # (key, batch_size, split="train") -> Batch; split: train, validation or test
+    # (key, batch_size, *, split="train", seq_len=None) -> Batch. `split` is train, validation or test; with a `seq_len`
+    # all sequences have that length, such as a longer one than a network was trained on.
+    sample: Callable[..., Batch]
     loss: Callable[[Array, Batch], Array]  # (outputs, batch) -> scalar, the mean over sequences, each weighing the same
     metrics: Callable[[Array, Batch], dict[str, Array]]  # (outputs, batch) -> such means by name; `score` names one
     input_size: int  # D, or the vocabulary where `tokens`

@@ -165,7 +165,7 @@ def run_of_scaled_loss(monkeypatch, **changes):
     config = Config(seq_len=8, cell="rnn", hidden_size=3, batch_size=2, steps=1, eval_every=1, eval_batch=2, **changes)
     scale, task = [1.0], make_task(config)
     loss = lambda outputs, batch: scale[0] * task.loss(outputs, batch)  # noqa: E731
-    monkeypatch.setattr(training, "make_task", lambda config: task._replace(loss=loss))
+    monkeypatch.setattr("rnnjax.training.train.make_task", lambda config: task._replace(loss=loss))
     train = training.make_train(config)
     values = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
     state = jax.jit(train.init)(jax.random.key(0), values)

@@ -196,7 +196,7 @@ def test_the_gradient_profile_is_that_of_backpropagation_by_hand(tmp_path):
     names = ("weights/W_x", "weights/W_h", "weights/b", "readout/kernel", "readout/bias")
     arrays = runs.load_params(tmp_path / "run")
     W_x, W_h, b, W, c = (next(a.astype(float) for n, a in arrays.items() if f"{end}/" in n + "/") for end in names)
-    batch = jax.jit(lambda key: train.task.sample(key, 4, "validation"))(purpose_key(Purpose.DIAGNOSIS, 7))
+    batch = jax.jit(lambda key: train.task.sample(key, 4, split="validation"))(purpose_key(Purpose.DIAGNOSIS, 7))
     squares = np.zeros((6, 4))
     for k, L in enumerate(np.asarray(batch.lengths)):
         hs = [np.zeros(5)]

@@ -11,7 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax.tasks import TASKS, adding, copy, decode, encode, fit_ngram, ngram_bits_per_character, text, text_data
+from rnnjax.tasks import (
+    TASKS,
+    adding,
+    check_batch,
+    copy,
+    decode,
+    encode,
+    fit_ngram,
+    ngram_bits_per_character,
+    text,
+    text_data,
+)
+from rnnjax.tasks.common import mean_over
 from rnnjax.types import Batch
 
 KEY = jax.random.key(7)
@@ -30,8 +42,9 @@ def test_every_task_of_the_table_is_tested():
     assert set(TASKS) == {name for name, *_ in FORMS}
 
 
-def draw(task, batch_size, key=KEY, split="train"):
-    return jax.tree.map(np.asarray, jax.jit(task.sample, static_argnums=(1, 2))(key, batch_size, split))
+def draw(task, batch_size, key=KEY, split="train", seq_len=None):
+    sample = jax.jit(lambda key: task.sample(key, batch_size, split=split, seq_len=seq_len))
+    return jax.tree.map(np.asarray, sample(key))
 
 
 @pytest.mark.parametrize("name, seq_len, options", FORMS)
@@ -164,7 +177,7 @@ def test_variable_adding_draws_T_and_then_the_length():
 @pytest.mark.parametrize("variant, right", [("pascanu", 0.19), ("hochreiter", 0.039)])
 def test_the_papers_rule_of_a_wrong_answer(variant, right):
     task = adding(20, variant=variant)
-    batch = Batch(None, jnp.full((4, 1), 0.5))
+    batch = Batch(None, jnp.full((4, 1), 0.5), None, jnp.ones(4, bool))
     limit = 0.2 if variant == "pascanu" else 0.04
     outputs = jnp.array([[0.5 + right], [0.5 - right], [0.5 + 1.01 * limit], [0.5 - 1.01 * limit]])
     assert task.metrics(outputs, batch)["wrong"] == 0.5
@@ -216,11 +229,93 @@ def test_losses_weigh_each_sequence_alike():
     batch = draw(task, 4)
     outputs = jax.random.normal(KEY, (10, 4, 9))
     loss = jax.jit(task.loss)
-    parts = [
-        loss(outputs[:, b : b + 1], Batch(None, batch.targets[:, b : b + 1], batch.lengths[b : b + 1]))
-        for b in range(4)
-    ]
+    parts = [loss(outputs[:, [b]], Batch(None, *one_sequence(batch, b))) for b in range(4)]
     assert loss(outputs, batch) == pytest.approx(np.mean(parts), rel=1e-5)
+
+
+def one_sequence(batch, b):
+    return batch.targets[:, [b]], batch.lengths[[b]], batch.weights[:, [b]]
+
+
+VALUES = {  # place in FORMS -> loss and metrics of outputs drawn from KEY, as they were before a batch had weights
+    0: (0.16138938, {"mse": 0.16138938}),
+    1: (0.28111160, {"mse": 0.28111160, "wrong": 2 / 3}),
+    2: (0.30801183, {"mse": 0.30801183, "wrong": 1.0}),
+    3: (2.19080639, {"cross_entropy": 2.19080639, "accuracy": 0.0}),
+    4: (2.36725020, {"cross_entropy": 2.36725020, "accuracy": 2 / 9}),
+}
+
+
+@pytest.mark.parametrize("form", VALUES)
+def test_losses_are_what_they_were(form):
+    name, seq_len, options = FORMS[form]
+    task = TASKS[name](seq_len, **options)
+    batch = draw(task, 3)
+    outputs = 0.5 + 0.3 * jax.random.normal(KEY, (*batch.weights.shape, task.output_size))
+    loss, metrics = VALUES[form]
+    assert task.loss(outputs, batch) == pytest.approx(loss, rel=1e-6)
+    assert task.metrics(outputs, batch) == pytest.approx(metrics, rel=1e-6)
+
+
+@pytest.mark.parametrize("name, seq_len, options", FORMS)
+def test_weights_say_which_outputs_count(name, seq_len, options):
+    """What has a weight of 0 may be anything; a weight of 2 everywhere changes nothing."""
+    task = TASKS[name](seq_len, **options)
+    batch = draw(task, 4)
+    check_batch(task, name, batch)
+    outputs = jax.random.normal(KEY, (*batch.weights.shape, task.output_size))
+    score = lambda outputs, weights: task.metrics(outputs, batch._replace(weights=weights))[task.score]  # noqa: E731
+    spoilt = jnp.where(batch.weights[..., None], outputs, jnp.nan)
+    assert score(spoilt, batch.weights) == score(outputs, batch.weights)
+    assert score(outputs, 2.0 * batch.weights) == pytest.approx(float(score(outputs, batch.weights)), rel=1e-6)
+    place = (0,) if task.readout == "last" else (int(np.flatnonzero(batch.weights[:, 0])[0]), 0)
+    without = batch.weights.copy()
+    without[place] = False
+    assert score(outputs.at[place].set(jnp.nan), without) == score(outputs, without)
+
+
+def test_the_mean_over_weights_is_numpy_s():
+    values, rng = np.random.default_rng(0).normal(size=(5, 3)).astype("f"), np.random.default_rng(1)
+    weights = rng.uniform(0, 0.3, size=(5, 3)).astype("f") * (rng.uniform(size=(5, 3)) < 0.7)
+    expected = np.mean([np.average(v, weights=w) for v, w in zip(values.T, weights.T, strict=True)])
+    assert mean_over(jnp.asarray(weights), values) == pytest.approx(expected, rel=1e-5)
+    assert mean_over(jnp.asarray(weights[:, 0]), values[:, 0]) == pytest.approx(
+        np.average(values[:, 0], weights=weights[:, 0]), rel=1e-5
+    )
+    assert mean_over(jnp.zeros((5, 3), bool), values * jnp.nan) == 0
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"weights": None}, r"^task 'mine': Batch.weights is missing; with readout 'last' it must be \[B\] = \(3,\)$"),
+        (
+            {"weights": jnp.ones((4, 3))},
+            r"weights is of the shape \(4, 3\); with readout 'last' it must be \[B\] = \(3,",
+        ),
+        (
+            {"targets": jnp.ones((4, 3))},
+            r"targets is of the shape \(4, 3\); with weights \(3,\) it must begin with \(3,",
+        ),
+    ],
+)
+def test_a_batch_whose_weights_are_not_those_of_its_outputs_is_refused(change, message):
+    task = adding(4)
+    with pytest.raises(ValueError, match=message):
+        check_batch(task, "mine", draw(task, 3)._replace(**change))
+
+
+@pytest.mark.parametrize("name, seq_len, options", FORMS)
+def test_a_sample_of_another_length_is_that_of_a_task_of_that_length(name, seq_len, options):
+    """Twice the trained length, all sequences of that one length; without it, nothing changes."""
+    fixed = {key: value for key, value in options.items() if key != "min_seq_len"}
+    longer, trained = TASKS[name](2 * seq_len, **fixed), TASKS[name](seq_len, **options)
+    mine, theirs = draw(trained, 3, seq_len=2 * seq_len), draw(longer, 3)
+    assert jax.tree.structure(mine) == jax.tree.structure(theirs)
+    for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+    outputs = jax.random.normal(KEY, (*mine.weights.shape, trained.output_size))
+    assert trained.loss(outputs, mine) == longer.loss(outputs, theirs)
 
 
 def test_text_is_split_by_position():
@@ -417,7 +512,13 @@ def bad_file(tmp_path, content):
         (lambda _: copy(5, copy_length=0), "copy_length is 0; it must be an integer, 1 or more"),
         (lambda _: text(0), "'text': seq_len is 0"),
         (lambda _: text(10**6), "seq_len is 1000000, but the train part of the text of pydoc_data.topics has"),
-        (lambda _: text(5).sample(KEY, 2, "tset"), "unknown split 'tset'; did you mean 'test'?"),
+        (lambda _: text(5).sample(KEY, 2, split="tset"), "unknown split 'tset'; did you mean 'test'?"),
+        (lambda _: text(5).sample(KEY, 2, seq_len=10**6), "seq_len is 1000000, but the train part of the text of py"),
+        (
+            lambda _: adding(5).sample(KEY, 2, seq_len=1),
+            r"'adding \(arjovsky\)': seq_len is 1; it must be an integer, 2",
+        ),
+        (lambda _: copy(5).sample(KEY, 2, seq_len=2.5), "'copy': seq_len is 2.5; it must be an integer, 1 or more"),
         (lambda d: text(5, path=d / "none.txt"), r"text file '.*none.txt' cannot be read: No such file or directory"),
         (lambda d: text(5, path=d), "cannot be read: Is a directory"),
         (lambda d: text(5, path=bad_file(d, b"")), r"'.*bad.txt' has 0 characters; it must have 20 or more"),

@@ -31,6 +31,7 @@ from rnnjax.runs.read import recorded_reach
 from rnnjax.tasks import TASKS, adding
 from rnnjax.training import make_optimizer, make_train, outputs, penalty
 from rnnjax.training.config import Config, check, hyperparameters
+from rnnjax.training.train import _slice_of_batch
 from rnnjax.types import Cell, Report
 
 SMALL = Config(
@@ -100,7 +101,7 @@ def test_recorded_flow_is_that_of_the_taps(small_run):
     state = jax.jit(train.init)(jax.random.key(5), values(config))
     _, record = jax.jit(train.chunk)(state, values(config))
     data_key, _ = jax.random.split(jax.random.fold_in(state.key, 0))
-    batch = train.task.sample(data_key, config.batch_size, "train")
+    batch = train.task.sample(data_key, config.batch_size, split="train")
     model = train.model(state.params)
     flow = gradient_flow(
         lambda taps: train.task.loss(model(batch.inputs, taps=taps), batch), model.make_taps(8, (config.batch_size,))
@@ -327,9 +328,9 @@ def test_an_evaluation_is_the_mean_over_exactly_its_sequences_and_none_that_was_
     monkeypatch.setattr("rnnjax.training.train.EVALUATION_CHUNK", 4)
     task, drawn, scored = adding(4, min_seq_len=2), [], []
 
-    def sample(key, batch_size, split="train"):
+    def sample(key, batch_size, *, split="train"):
         jax.debug.callback(lambda k: drawn.append((split, bytes(np.asarray(k)))), jax.random.key_data(key))
-        return task.sample(key, batch_size, split)
+        return task.sample(key, batch_size, split=split)
 
     def metrics(outputs, batch):
         sums = batch.inputs[:, :, 0].sum(0)
@@ -399,6 +400,31 @@ def test_a_task_of_one_s_own_brings_its_references_and_its_report(monkeypatch, t
     show(result, run.path)
     said = capsys.readouterr().out
     assert "it \\x1b waits\nso\\x1b\nlong\n" in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_device_s_share_of_a_batch_is_some_of_its_sequences(name):
+    """The losses of the shares, averaged, are that of the batch; nothing is asked but the batch."""
+    task = TASKS[name](4)
+    batch = task.sample(jax.random.key(0), 6)
+    outputs = jax.random.normal(jax.random.key(1), (*batch.weights.shape, task.output_size))
+    shares = [_slice_of_batch(batch, start, 2) for start in (0, 2, 4)]
+    for part in zip(*shares, strict=True):
+        if part[0] is not None:
+            assert 2 in part[0].shape[:2]
+    parts = jnp.split(outputs, 3, axis=batch.weights.ndim - 1)
+    losses = [task.loss(part, share) for part, share in zip(parts, shares, strict=True)]
+    np.testing.assert_allclose(np.mean(losses), task.loss(outputs, batch), rtol=1e-6)
+
+
+def test_a_task_whose_batch_has_no_weights_is_refused(monkeypatch):
+    task = adding(4)
+    bare = task._replace(sample=lambda *args, **options: task.sample(*args, **options)._replace(weights=None))
+    monkeypatch.setitem(TASKS, "bare", lambda seq_len: bare)
+    with pytest.raises(
+        ValueError, match=r"^task 'bare': Batch.weights is missing; with readout 'last' it must be \[B\]"
+    ):
+        make_train(dataclasses.replace(SMALL, task="bare", seq_len=4))
 
 
 @pytest.mark.parametrize(("steps", "eval_every", "ends"), [(5, 2, [2, 4, 5]), (2, 7, [2])])

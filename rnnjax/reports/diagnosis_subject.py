@@ -46,7 +46,7 @@ def find_params(config: Config, train: Train, workdir: str | Path | None) -> Any
 
 def sample(config: Config, train: Train) -> Batch:
     """The validation sequences to measure on."""
-    return train.task.sample(purpose_key(Purpose.DIAGNOSIS, config.seed), B, "validation")
+    return train.task.sample(purpose_key(Purpose.DIAGNOSIS, config.seed), B, split="validation")
 
 
 def subject_of(config: Config, train: Train, params: Any, batch: Batch) -> Subject:

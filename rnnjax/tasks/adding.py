@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.tasks.common import at_least_float32, check_seq_len, draw_seq_len, unknown
+from rnnjax.tasks.common import at_least_float32, check_seq_len, draw_seq_len, lengths_to_draw, mean_over, unknown
 from rnnjax.types import Array, Batch, Task
 
 
@@ -29,26 +29,32 @@ def adding(seq_len: int, *, variant: str = "arjovsky", min_seq_len: int | None =
     if variant not in VARIANTS:
         raise unknown("adding variant", variant, VARIANTS)
     form = VARIANTS[variant]
-    check_seq_len(f"adding ({variant})", seq_len, min_seq_len, form.shortest)
-    allocated = form.longest(seq_len)
-    padded = min_seq_len is not None or allocated > seq_len
+    name, trained = f"adding ({variant})", (seq_len, min_seq_len)
+    check_seq_len(name, seq_len, min_seq_len, form.shortest)
 
-    def sample(key: Array, batch_size: int, split: str = "train") -> Batch:
+    def sample(key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None) -> Batch:
+        longest, least = lengths_to_draw(name, trained, seq_len, form.shortest)
+        allocated = form.longest(longest)
+
         def one(key):
             length_key, key = jax.random.split(key)
-            return form.draw(key, draw_seq_len(length_key, (), seq_len, min_seq_len), allocated)
+            return form.draw(key, draw_seq_len(length_key, (), longest, least), allocated)
 
         inputs, targets, lengths = jax.vmap(one, out_axes=(1, 0, 0))(jax.random.split(key, batch_size))
-        return Batch(inputs, targets[:, None], lengths if padded else None)
+        padded = least is not None or allocated > longest
+        return Batch(inputs, targets[:, None], lengths if padded else None, jnp.ones(batch_size, bool))
+
+    def error(outputs: Array, batch: Batch) -> Array:  # [B]
+        return (at_least_float32(outputs) - batch.targets)[:, 0]
 
     def loss(outputs: Array, batch: Batch) -> Array:
-        return jnp.mean(jnp.square(at_least_float32(outputs) - batch.targets))
+        return mean_over(batch.weights, jnp.square(error(outputs, batch)))
 
     def metrics(outputs: Array, batch: Batch) -> dict[str, Array]:
         scores = {"mse": loss(outputs, batch)}
         if form.is_right is not None:
-            error = jnp.abs(at_least_float32(outputs) - batch.targets)
-            scores["wrong"] = 1 - jnp.mean(form.is_right(error), dtype=error.dtype)  # so that NaN is wrong
+            right = form.is_right(jnp.abs(error(outputs, batch))).astype(jnp.float32)
+            scores["wrong"] = 1 - mean_over(batch.weights, right)  # so that NaN is wrong
         return scores
 
     return Task(

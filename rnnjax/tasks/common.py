@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rnnjax.types import Array, Task
+from rnnjax.types import Array, Batch, Task
 
 SPLITS = ("train", "validation", "test")
 
@@ -50,25 +50,47 @@ def check_seq_len(task: str, seq_len: object, min_seq_len: object, shortest: int
         check_integer(task, "min_seq_len", min_seq_len, shortest, seq_len)
 
 
+def lengths_to_draw(
+    task: str, trained: tuple[int, int | None], seq_len: int | None, shortest: int
+) -> tuple[int, int | None]:
+    """(seq_len, min_seq_len) of a sample: `trained`, or one `seq_len` that was asked for, of at least `shortest`."""
+    if seq_len is None:
+        return trained
+    check_integer(task, "seq_len", seq_len, shortest)
+    return seq_len, None
+
+
+def check_batch(task: Task, name: str, batch: Batch) -> None:
+    """Raises ValueError unless the weights of the task's batch are those of the outputs that it reads."""
+    T, B = batch.inputs.shape[:2]
+    every = task.readout == "every"
+    wanted = (T, B) if every else (B,)
+    if batch.weights is None or batch.weights.shape != wanted:
+        found = "missing" if batch.weights is None else f"of the shape {batch.weights.shape}"
+        allowed = f"{'[T, B]' if every else '[B]'} = {wanted}"
+        raise ValueError(f"task {name!r}: Batch.weights is {found}; with readout {task.readout!r} it must be {allowed}")
+    if batch.targets.shape[: len(wanted)] != wanted:
+        raise ValueError(
+            f"task {name!r}: Batch.targets is of the shape {batch.targets.shape}; with weights {wanted} it must "
+            f"begin with {wanted}"
+        )
+
+
 def draw_seq_len(key: Array, shape: tuple[int, ...], seq_len: int, min_seq_len: int | None) -> Array:
     """Integers `shape`, uniform from min_seq_len to seq_len; all seq_len where `min_seq_len` is None."""
     lowest = seq_len if min_seq_len is None else min_seq_len
     return jax.random.randint(key, shape, lowest, seq_len + 1)
 
 
-def steps(targets: Array, lengths: Array | None) -> tuple[Array, Array]:
-    """The step numbers `[T, 1]`, and the length `[B]` of each sequence of `targets` `[T, B]`."""
-    T, B = targets.shape
-    return jnp.arange(T)[:, None], jnp.full(B, T) if lengths is None else lengths
+def mean_over(weights: Array, values: Array) -> Array:
+    """The mean of `values` over what counts by `weights`, both `[T, B]` or `[B]`; what weighs 0 may be anything.
 
-
-def mean_over(mask: Array, values: Array) -> Array:
-    """Means `values` `[T, B]` over each sequence's steps in `mask` `[T, B]`, then over the batch.
-
-    Sequences weigh the same whatever their length, so a batch's mean is the mean of its parts' means.
+    Of `[T, B]`, each sequence has its own mean first: sequences weigh the same whatever their length, so that a batch's
+    mean is the mean of its parts' means.
     """
-    total = jnp.sum(jnp.where(mask, values, 0), axis=0)
-    return jnp.mean(total / jnp.maximum(jnp.sum(mask, axis=0), 1))
+    total = jnp.sum(jnp.where(weights > 0, weights * values, 0), axis=0)
+    count = jnp.sum(weights, axis=0)
+    return jnp.mean(total / jnp.where(count > 0, count, 1))
 
 
 def cross_entropy(outputs: Array, targets: Array) -> Array:

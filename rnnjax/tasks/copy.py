@@ -10,8 +10,8 @@ from rnnjax.tasks.common import (
     check_seq_len,
     cross_entropy,
     draw_seq_len,
+    lengths_to_draw,
     mean_over,
-    steps,
     unknown,
 )
 from rnnjax.types import Array, Batch, Task
@@ -57,13 +57,15 @@ def copy(
     check_integer("copy", "copy_length", copy_length, 1)
     K, M = symbols, copy_length
     blank, go = K, K + 1
+    trained = seq_len, min_seq_len
 
-    def sample(key: Array, batch_size: int, split: str = "train") -> Batch:
+    def sample(key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None) -> Batch:
+        longest, least = lengths_to_draw("copy", trained, seq_len, shortest=1)
         word_key, delay_key = jax.random.split(key)
         word = jax.random.randint(word_key, (M, batch_size), 0, K)
-        delay = draw_seq_len(delay_key, (batch_size,), seq_len, min_seq_len)
+        delay = draw_seq_len(delay_key, (batch_size,), longest, least)
         lengths = delay + 2 * M
-        t = jnp.arange(seq_len + 2 * M)[:, None]
+        t = jnp.arange(longest + 2 * M)[:, None]
 
         def symbol(position):
             return jnp.take_along_axis(word, jnp.clip(position, 0, M - 1), axis=0)
@@ -73,22 +75,16 @@ def copy(
         due = (lengths - M <= t) & (t < lengths)
         targets = jnp.where(due, symbol(t - (lengths - M)), blank)
         tokens = jnp.where(t < lengths, tokens, -1)  # one_hot makes zeros of it
-        return Batch(jax.nn.one_hot(tokens, K + 2), targets, None if min_seq_len is None else lengths)
-
-    def recalled(batch: Batch) -> Array:
-        t, lengths = steps(batch.targets, batch.lengths)
-        return (lengths - M <= t) & (t < lengths)
-
-    def scored(batch: Batch) -> Array:
-        t, lengths = steps(batch.targets, batch.lengths)
-        return t < lengths if variant == "arjovsky" else recalled(batch)
+        weights = due if variant == "recall" else t < lengths
+        return Batch(jax.nn.one_hot(tokens, K + 2), targets, None if least is None else lengths, weights)
 
     def loss(outputs: Array, batch: Batch) -> Array:
-        return mean_over(scored(batch), cross_entropy(outputs, batch.targets))
+        return mean_over(batch.weights, cross_entropy(outputs, batch.targets))
 
     def metrics(outputs: Array, batch: Batch) -> dict[str, Array]:
         right = (jnp.argmax(outputs, axis=-1) == batch.targets).astype(jnp.float32)
-        return {"cross_entropy": loss(outputs, batch), "accuracy": mean_over(recalled(batch), right)}
+        recalled = batch.weights * (batch.targets != blank)
+        return {"cross_entropy": loss(outputs, batch), "accuracy": mean_over(recalled, right)}
 
     delays = range(seq_len if min_seq_len is None else min_seq_len, seq_len + 1)
     share = 1.0 if variant == "recall" else sum(M / (delay + 2 * M) for delay in delays) / len(delays)

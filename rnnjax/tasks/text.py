@@ -11,7 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.tasks.common import SPLITS, check_seq_len, cross_entropy, draw_seq_len, mean_over, steps, unknown
+from rnnjax.tasks.common import (
+    SPLITS,
+    check_seq_len,
+    cross_entropy,
+    draw_seq_len,
+    lengths_to_draw,
+    mean_over,
+    unknown,
+)
 from rnnjax.tasks.language import bits_per_character, generate
 from rnnjax.tasks.ngram import fit_ngram
 from rnnjax.types import Array, Batch, Report, Task
@@ -42,39 +50,32 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
     Raises ValueError for a text that cannot be read, or with a split shorter than seq_len + 1 characters.
     """
     check_seq_len("text", seq_len, min_seq_len, shortest=1)
-    data = text_data(path)
-    for split in SPLITS:
-        size = len(getattr(data, split))
-        if size < seq_len + 1:
-            raise ValueError(
-                f"task 'text': seq_len is {seq_len}, but the {split} part of {_name(path)} has {size} characters; "
-                f"it must be seq_len + 1 or more"
-            )
+    data, trained = text_data(path), (seq_len, min_seq_len)
     parts = {split: getattr(data, split) for split in SPLITS}
+    for split in SPLITS:
+        _check_size(len(parts[split]), seq_len, split, path)
 
-    def sample(key: Array, batch_size: int, split: str = "train") -> Batch:
+    def sample(key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None) -> Batch:
         if split not in parts:
             raise unknown("split", split, SPLITS)
+        longest, least = lengths_to_draw("text", trained, seq_len, shortest=1)
+        _check_size(len(parts[split]), longest, split, path)
         start_key, length_key = jax.random.split(key)
-        start = jax.random.randint(start_key, (batch_size,), 0, len(parts[split]) - seq_len)
-        t = jnp.arange(seq_len + 1)[:, None]
+        start = jax.random.randint(start_key, (batch_size,), 0, len(parts[split]) - longest)
+        t = jnp.arange(longest + 1)[:, None]
         window = jnp.asarray(parts[split])[start + t]
-        if min_seq_len is None:
-            return Batch(window[:-1], window[1:])
-        lengths = draw_seq_len(length_key, (batch_size,), seq_len, min_seq_len)
+        if least is None:
+            return Batch(window[:-1], window[1:], None, jnp.ones((longest, batch_size), bool))
+        lengths = draw_seq_len(length_key, (batch_size,), longest, least)
         valid = t[:-1] < lengths
-        return Batch(jnp.where(valid, window[:-1], 0), jnp.where(valid, window[1:], 0), lengths)
-
-    def mean(batch: Batch, values: Array) -> Array:
-        t, lengths = steps(batch.targets, batch.lengths)
-        return mean_over(t < lengths, values)
+        return Batch(jnp.where(valid, window[:-1], 0), jnp.where(valid, window[1:], 0), lengths, valid)
 
     def loss(outputs: Array, batch: Batch) -> Array:
-        return mean(batch, cross_entropy(outputs, batch.targets))
+        return mean_over(batch.weights, cross_entropy(outputs, batch.targets))
 
     def metrics(outputs: Array, batch: Batch) -> dict[str, Array]:
         right = (jnp.argmax(outputs, axis=-1) == batch.targets).astype(jnp.float32)
-        return {"bits_per_character": loss(outputs, batch) / math.log(2), "accuracy": mean(batch, right)}
+        return {"bits_per_character": loss(outputs, batch) / math.log(2), "accuracy": mean_over(batch.weights, right)}
 
     unigram, five_gram = (ngram_bits_per_character(data, order, "validation") for order in (1, 5))
     return Task(
@@ -178,6 +179,14 @@ def _report(data, model, params, key):
         },
         {"sample.txt": prompt + decode(np.asarray(written), data.vocabulary) + "\n"},
     )
+
+
+def _check_size(size, seq_len, split, path):
+    if size < seq_len + 1:
+        raise ValueError(
+            f"task 'text': seq_len is {seq_len}, but the {split} part of {_name(path)} has {size} characters; "
+            f"it must be seq_len + 1 or more"
+        )
 
 
 @functools.lru_cache(maxsize=2)

@@ -16,7 +16,7 @@ from rnnjax.gradients import penalties
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.nn import SequenceModel
 from rnnjax.norms import rms, scaled_norm
-from rnnjax.tasks import check_causal
+from rnnjax.tasks import check_batch, check_causal
 from rnnjax.training.config import Config, make_cell, make_task
 from rnnjax.types import Array, Batch, Task
 
@@ -74,7 +74,9 @@ def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
     axis_name = "batch" if shards > 1 else None
     graphdef, _, rest = nnx.split(_abstract_model(config, task), nnx.Param, ...)
     batch_size = config.batch_size // shards
-    T = jax.eval_shape(lambda: task.sample(jax.random.key(0), 1)).inputs.shape[0]
+    shapes = jax.eval_shape(lambda: task.sample(jax.random.key(0), 2))
+    check_batch(task, config.task, shapes)
+    T = shapes.inputs.shape[0]
     probed = config.gradient_flow and config.gradient == "bptt"
     probe = nnx.eval_shape(lambda: _model(config, task, jax.random.key(0)).make_probe(T, (batch_size,)))
 
@@ -105,10 +107,10 @@ def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
 
     def step(state, hyperparameters):
         data_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        batch = task.sample(data_key, config.batch_size, "train")
+        batch = task.sample(data_key, config.batch_size, split="train")
         if axis_name is not None:
             index = jax.lax.axis_index(axis_name)
-            batch = _slice_of_batch(task, batch, index * batch_size, batch_size)
+            batch = _slice_of_batch(batch, index * batch_size, batch_size)
             dropout_key = jax.random.fold_in(dropout_key, index)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), probe) if probed else None
         (_, value), (gradient, norms) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
@@ -177,7 +179,7 @@ def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
         model = merge(params)
 
         def mean(key, size):
-            batch = task.sample(key, size, "validation")
+            batch = task.sample(key, size, split="validation")
             outputs = model(batch.inputs, lengths=batch.lengths)
             return {"loss": task.loss(outputs, batch)} | task.metrics(outputs, batch)
 
@@ -320,9 +322,9 @@ def _all_finite(tree: Any) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(tree)]))
 
 
-def _slice_of_batch(task: Task, batch: Batch, start: Array, size: int) -> Batch:
+def _slice_of_batch(batch: Batch, start: Array, size: int) -> Batch:
     def cut(array, axis):
         return None if array is None else jax.lax.dynamic_slice_in_dim(array, start, size, axis)
 
-    per_step = task.readout == "every"
-    return Batch(cut(batch.inputs, 1), cut(batch.targets, 1 if per_step else 0), cut(batch.lengths, 0))
+    axis = batch.weights.ndim - 1
+    return Batch(cut(batch.inputs, 1), cut(batch.targets, axis), cut(batch.lengths, 0), cut(batch.weights, axis))

@@ -20,7 +20,7 @@ from rnnjax.runs.read import RunData
 from rnnjax.tasks import SPLITS
 from rnnjax.tasks.common import unknown
 from rnnjax.training import outputs
-from rnnjax.training.config import Config, make_task
+from rnnjax.training.config import Config
 from rnnjax.training.devices import device_info
 from rnnjax.training.settings import BadSetting, checked
 from rnnjax.training.tracing import run_inputs, traced_run
@@ -70,12 +70,10 @@ class TrainedRun:
             if value < 1:
                 raise ValueError(f"{name}={value!r}; allowed: 1 or more")
         check_precision(self.config)
-        task = self.train.task
-        if seq_len is not None:
-            task = make_task(checked(dataclasses.replace(self.config, seq_len=seq_len, min_seq_len=None)))
+        task, length = self.train.task, {} if seq_len is None else {"seq_len": seq_len}
 
         def score(params, key):
-            model, batch = self.train.model(params), task.sample(key, batch_size, split)
+            model, batch = self.train.model(params), task.sample(key, batch_size, split=split, **length)
             outputs = model(batch.inputs, lengths=batch.lengths)
             return {"loss": task.loss(outputs, batch)} | task.metrics(outputs, batch)
 
