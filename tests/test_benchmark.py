@@ -7,14 +7,15 @@ import subprocess
 import sys
 
 import benchmark
-import benchmark_costs
-import benchmark_tables
 import jax
 import numpy as np
-import peers
 import pytest
 from absl import app
 from absl.testing import flagsaver
+from benchmarks import peers, tables
+from benchmarks.case import Case, flops, make_weights
+from benchmarks.peers import jax_cudnn
+from benchmarks.suites import costs
 from command_line import main_with_errors
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -29,31 +30,41 @@ PAIRS += [("gru", "keras"), ("gru", "haiku"), ("gru", "torch"), ("rnn", "haiku")
 @pytest.mark.parametrize(("cell", "name"), PAIRS)
 def test_peers_compute_the_same_loss_and_gradient_norm(cell, name):
     pytest.importorskip(LIBRARIES.get(name, "jax"))
-    case = peers.Case(cell, B=2, T=4, I=3, H=5)
-    contender = peers.LAYERS[name][1](case)
-    assert contender.same_as == VARIANTS.get((name, cell), cell)
-    assert contender.check() == pytest.approx(peers.rnnjax(case, variant=contender.same_as).check(), rel=1e-5)
+    case = Case(cell, B=2, T=4, I=3, H=5)
+    variant = peers.same_as("layers", name, cell)
+    assert variant == VARIANTS.get((name, cell), cell)
+    ours = peers.build("layers", "rnnjax", case, variant=variant)
+    assert peers.build("layers", name, case).check() == pytest.approx(ours.check(), rel=1e-5)
 
 
 def test_gradient_norms_over_time_equal_those_of_a_pytorch_loop():
     pytest.importorskip("torch")
-    case = peers.Case("lstm", B=2, T=4, I=3, H=5)
-    assert peers.rnnjax_norms(case).check() == pytest.approx(peers.torch_norms(case).check(), rel=1e-5)
+    case = Case("lstm", B=2, T=4, I=3, H=5)
+    ours, theirs = (peers.build("diagnostics", name, case).check() for name in ("rnnjax norms", "torch norms"))
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_a_peer_says_its_packages_and_has_no_other_cells():
+    assert {"rnnjax", "jax", "flax", "dm-haiku", "equinox", "keras", "torch"} <= peers.versions().keys()
+    for peer in peers.LAYERS.values():
+        assert peer.module().CELLS.keys() <= {"rnn", "lstm", "gru"}
+    with pytest.raises(NotImplementedError, match="jax cudnn has no gru"):
+        peers.build("layers", "jax cudnn", Case("gru", B=2, T=4, I=3, H=5))
 
 
 def test_cudnn_weights_are_laid_out_as_jax_reads_them():
     rnn = pytest.importorskip("jax.experimental.rnn")
-    case = peers.Case("lstm", B=2, T=4, I=3, H=5)
-    weights, matrices = peers.cudnn_weights(case)
+    case = Case("lstm", B=2, T=4, I=3, H=5)
+    weights, matrices = jax_cudnn.cudnn_weights(case)
     parts = [part[0] for part in rnn.unpack_lstm_weights(weights, case.I, case.H, 1, False)]
-    ours = peers.make_weights(case)
+    ours = make_weights(case)
     for part, name in zip(parts, ("W_x", "W_h", "b"), strict=False):
         np.testing.assert_array_equal(part.T, ours[name])
     assert matrices == ours["W_x"].size + ours["W_h"].size
 
 
 def test_flops_count_the_matmuls():
-    assert peers.flops(peers.Case("gru", B=2, T=3, I=4, H=5)) == 2 * 2 * 3 * (4 * 15 + 5 * 15)
+    assert flops(Case("gru", B=2, T=3, I=4, H=5)) == 2 * 2 * 3 * (4 * 15 + 5 * 15)
 
 
 def test_benchmark_writes_results_tables_and_figure(tmp_path):
@@ -105,8 +116,8 @@ def flags_of_the_benchmark():
 
 
 def test_every_diagnostic_has_a_price():
-    case = peers.Case("lstm", B=2, T=12, I=3, H=8)
-    functions, args = benchmark_costs.diagnostics_of(case)
+    case = Case("lstm", B=2, T=12, I=3, H=8)
+    functions, args = costs.diagnostics_of(case)
     assert next(iter(functions)) == "gradient"
     for name, function in functions.items():
         assert jax.tree.leaves(jax.eval_shape(function, *args)), name
@@ -115,17 +126,17 @@ def test_every_diagnostic_has_a_price():
 def test_the_price_of_norms_is_paired_round_by_round():
     slow, fast = {"seconds": [4.0, 1.0, 2.0]}, {"seconds": [4.4, 1.1, 2.4]}
     times = {"rnnjax": {"way": "scan", "ways": {"scan": slow}}, "rnnjax norms": {"way": "call", "ways": {"call": fast}}}
-    assert benchmark_tables.paired_price(times) == pytest.approx(0.1)
+    assert tables.paired_price(times) == pytest.approx(0.1)
 
 
-def test_who_sat_out_and_why():
+def test_who_was_left_out_and_why():
     row = {"cell": "rnn", "B": 1, "T": 2, "I": 3, "H": 4}
     cases = [
         row | {"absent": {"keras": "not installed", "haiku": "no"}},
         row | {"T": 9, "absent": {"keras": "not installed"}},
     ]
-    assert benchmark_tables.sat_out(cases) == [
-        "- keras sat out all cases: not installed",
-        "- haiku sat out rnn (1, 2, 3, 4): no",
+    assert tables.left_out(cases) == [
+        "- keras is left out of all cases: not installed",
+        "- haiku is left out of rnn (1, 2, 3, 4): no",
         "",
     ]

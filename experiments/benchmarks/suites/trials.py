@@ -12,10 +12,11 @@ import tempfile
 import time
 
 from absl import app, flags
-from benchmark_turns import cores, environment, on_gpu, start
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-CELLS, RATES, SEEDS = ("rnn", "lstm", "gru"), (1e-3, 2e-3, 4e-3, 8e-3), 8
+from benchmarks.case import CELLS
+from benchmarks.workers import LAUNCHER, cores, environment, on_gpu, start
+
+RATES, SEEDS = (1e-3, 2e-3, 4e-3, 8e-3), 8
 flags.DEFINE_integer("trials_steps", 1000, "Training steps of each trial of the suite trials.", lower_bound=1)
 flags.DEFINE_integer("trials_length", 100, "Length T of the adding problem of the suite trials.", lower_bound=2)
 flags.DEFINE_integer("trials_alone", 2, "Trials a cell that are also run alone, as a command each.", lower_bound=1)
@@ -45,16 +46,7 @@ def trials() -> tuple[dict, list[str]]:
         for cell, seed in itertools.product(CELLS, range(FLAGS.trials_alone)):
             flags_ = [f"--config.cell={cell}", f"--config.seed={seed}", f"--workdir={folder}/{cell}{seed}"]
             alone[f"{cell} {seed}"] = _launch("train", *options, *flags_)
-    begun = time.perf_counter()
-    todo = list(itertools.product(CELLS, RATES, range(SEEDS)))
-    tasks = [
-        {"do": "torch_trials", "kind": "torch-1", "trials": todo[k :: cores()], **settings} for k in range(cores())
-    ]
-    processes = [start(task, stdout=subprocess.PIPE) for task in tasks]
-    outputs = [process.communicate()[0] for process in processes]
-    theirs = [tuple(row) for output in outputs if output for row in json.loads(output.splitlines()[-1])]
-    torch = time.perf_counter() - begun
-    missing = any(process.returncode for process in processes)
+    theirs, torch, missing = _torch(settings)
     sum_alone = count * statistics.mean(alone.values())
     row = "| PyTorch, {} processes | {:.0f} | **{:.1f}x** | {} |" if not missing else "| PyTorch | not installed | | |"
     table = [
@@ -71,58 +63,25 @@ def trials() -> tuple[dict, list[str]]:
     return raw, table
 
 
-def torch_trials(trials, kind, seq_len, hidden_size, batch_size, steps, eval_every, eval_batch) -> None:
-    """In a process of its own: trains as a PyTorch user does, and prints [cell, lr, seed, mse] of each trial."""
-    try:
-        import torch
-    except ImportError:
-        sys.exit(3)
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # as XLA does: vanishing gradients would slow it down
-    device = "cuda" if on_gpu() else "cpu"
-
-    def sample(B):
-        value, half = torch.rand(seq_len, B, device=device), seq_len // 2
-        first, second = torch.randint(half, (B,)), torch.randint(half, seq_len, (B,))
-        marker, column = torch.zeros(seq_len, B, device=device), torch.arange(B)
-        marker[first, column] = marker[second, column] = 1
-        return torch.stack([value, marker], -1), (value * marker).sum(0)
-
-    class Net(torch.nn.Module):
-        def __init__(self, cell):
-            super().__init__()
-            layer = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell](2, hidden_size)
-            self.layer, self.readout = layer, torch.nn.Linear(hidden_size, 1)
-            torch.nn.init.orthogonal_(layer.weight_hh_l0)
-
-        def forward(self, xs):
-            return self.readout(self.layer(xs)[0][-1])[:, 0]
-
-    rows = []
-    for cell, lr, seed in trials:
-        torch.manual_seed(seed)
-        net = Net(cell).to(device)
-        optimizer = torch.optim.Adam(net.parameters(), lr)
-        for step in range(steps):
-            xs, target = sample(batch_size)
-            optimizer.zero_grad(set_to_none=True)
-            torch.nn.functional.mse_loss(net(xs), target).backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            if (step + 1) % eval_every == 0:
-                with torch.inference_mode():
-                    xs, target = sample(eval_batch)
-                    mse = torch.nn.functional.mse_loss(net(xs), target).item()
-        rows.append([cell, lr, seed, mse])
-    print(json.dumps(rows))
+def _torch(settings):
+    """([cell, lr, seed, mse] of every trial, seconds, whether PyTorch is missing), in as many processes as cores."""
+    begun, device = time.perf_counter(), "cuda" if on_gpu() else "cpu"
+    todo = list(itertools.product(CELLS, RATES, range(SEEDS)))
+    shares = [todo[k :: cores()] for k in range(cores())]
+    tasks = [{"do": "torch_trials", "kind": "torch-1", "trials": t, "device": device, **settings} for t in shares]
+    processes = [start(task, stdout=subprocess.PIPE) for task in tasks]
+    outputs = [process.communicate()[0] for process in processes]
+    theirs = [tuple(row) for output in outputs if output for row in json.loads(output.splitlines()[-1])]
+    return theirs, time.perf_counter() - begun, any(process.returncode for process in processes)
 
 
 def _launch(name, *options):
     """Seconds of a command from its start to its end."""
     env = environment("", {})
     begun = time.perf_counter()
-    command = [sys.executable, str(ROOT / f"experiments/{name}.py"), *options]
-    subprocess.run(command, check=True, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    command = [sys.executable, str(LAUNCHER.with_name(f"{name}.py")), *options]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    subprocess.run(command, check=True, env=env, cwd=LAUNCHER.parents[1], **pipes)
     return time.perf_counter() - begun
 
 

@@ -1,14 +1,15 @@
-"""The tables of the benchmark, and its figure."""
+"""The benchmark's tables, as lines of markdown."""
 
 import statistics
 
-import peers
+from benchmarks.case import case_of_row, title
+from benchmarks.peers import LAYERS
 
 
 def layers_table(results):
     lines = []
     peak_gflops = max(results["peak_gflops"].values())
-    names = [n for n in peers.LAYERS if any(n in c["times"] for c in results["cases"]) and n != "rnnjax sharded"]
+    names = [n for n in LAYERS if any(n in c["times"] for c in results["cases"]) and n != "rnnjax sharded"]
     for what, heading in (("step", "Training step (loss, gradient, SGD update)"), ("forward", "Forward pass")):
         cases = [c for c in results["cases"] if c["what"] == what]
         lines += [
@@ -26,11 +27,11 @@ def layers_table(results):
             cells[0] += " (sharded)" if times["rnnjax"]["deployment"] == "batch sharded" else ""
             rate = c["flops"] / median(times, "rnnjax") / 1e9
             lines.append(
-                f"| {title(parse_row(c))} | " + " | ".join(cells) + f" | {rate:.1f} | {rate / peak_gflops:.0%} |"
+                f"| {title(case_of_row(c))} | " + " | ".join(cells) + f" | {rate:.1f} | {rate / peak_gflops:.0%} |"
             )
         best, torch = geometric_means(cases)
         lines += ["", f"Geometric mean over the cases: {best} the best JAX peer of each case, {torch} PyTorch.", ""]
-    lines += sat_out(results["cases"])
+    lines += left_out(results["cases"])
     return [*lines, *NOTES]
 
 
@@ -42,15 +43,15 @@ NOTES = (
 )
 
 
-def sat_out(cases):
+def left_out(cases):
     """A line for each reason why a contender is missing."""
-    titles = {title(parse_row(c)) for c in cases}
+    titles = {title(case_of_row(c)) for c in cases}
     reasons = {}
     for c in cases:
         for name, reason in c["absent"].items():
-            reasons.setdefault((name, reason), set()).add(title(parse_row(c)))
+            reasons.setdefault((name, reason), set()).add(title(case_of_row(c)))
     lines = [
-        f"- {name} sat out {'all cases' if where == titles else ', '.join(sorted(where))}: {reason}"
+        f"- {name} is left out of {'all cases' if where == titles else ', '.join(sorted(where))}: {reason}"
         for (name, reason), where in reasons.items()
     ]
     return [*lines, ""] if lines else []
@@ -59,71 +60,12 @@ def sat_out(cases):
 def geometric_means(cases):
     best, torch = [], []
     for c in cases:
-        rest = [
-            t["median"] for n, t in c["times"].items() if n in peers.LAYERS and not n.startswith(("rnnjax", "torch"))
-        ]
+        rest = [t["median"] for n, t in c["times"].items() if n in LAYERS and not n.startswith(("rnnjax", "torch"))]
         if rest:
             best.append(min(rest) / median(c["times"], "rnnjax"))
         if "torch" in c["times"]:
             torch.append(median(c["times"], "torch") / median(c["times"], "rnnjax"))
     return tuple(f"{statistics.geometric_mean(ratios):.2f}x" if ratios else "-" for ratios in (best, torch))
-
-
-def plot_layers(results, path):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    colours = ["#000000", "#56B4E9", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#F0E442", "#D55E00"]  # Okabe-Ito
-    markers = "*oPsD^Xv"
-    names = [n for n in peers.LAYERS if n != "rnnjax sharded"]
-    rows = {what: [c for c in results["cases"] if c["what"] == what] for what in ("step", "forward")}
-    height = 1.6 + 0.34 * len(rows["step"])
-    figure, axes = plt.subplots(1, 2, figsize=(11, height), sharey=True, layout="constrained")
-    for axis, (what, cases) in zip(axes, rows.items(), strict=True):
-        for k, name in enumerate(names):
-            points = [(c["times"][name], y) for y, c in enumerate(cases) if name in c["times"]]
-            if points:
-                x = [1e3 * t["median"] for t, _ in points]
-                spread = [
-                    [1e3 * (t["median"] - t["min"]) for t, _ in points],
-                    [1e3 * (t["max"] - t["median"]) for t, _ in points],
-                ]
-                size = 11 if name == "rnnjax" else 7
-                axis.errorbar(
-                    x,
-                    [y for _, y in points],
-                    xerr=spread,
-                    fmt=markers[k],
-                    color=colours[k],
-                    ms=size,
-                    lw=1,
-                    mec="k",
-                    mew=0.4,
-                    label=name,
-                    zorder=3 if k else 4,
-                )
-        axis.set(
-            xscale="log",
-            xlabel="ms (median, min to max)",
-            title={"step": "training step", "forward": "forward pass"}[what],
-        )
-        axis.grid(axis="both", alpha=0.3)
-    axes[0].set_yticks(range(len(rows["step"])), [title(parse_row(c)) for c in rows["step"]])
-    axes[0].set_ylim(len(rows["step"]) - 0.5, -0.5)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
-def parse_row(row):
-    return peers.Case(*(row[k] for k in peers.Case._fields))
-
-
-def title(case):
-    return f"{case.cell} ({case.B}, {case.T}, {case.I}, {case.H})"
 
 
 def median(times, name):

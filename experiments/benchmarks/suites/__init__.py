@@ -1,0 +1,14 @@
+"""The suites: one file each, whose function of the same name returns (raw results, lines of markdown)."""
+
+from benchmarks.suites import costs, diagnostics, layers, memory, startup, sweep, trials
+
+MODULES = (layers, sweep, trials, diagnostics, costs, memory, startup)
+SUITES = {
+    "layers": layers.layers,
+    "sweep": sweep.sweep,
+    "trials": trials.trials,
+    "diagnostics": diagnostics.diagnostics,
+    "costs": costs.costs,
+    "memory": memory.memory,
+    "startup": startup.startup,
+}
