@@ -25,12 +25,12 @@ def leaky(hidden_size: int) -> Cell:
             "alpha": jax.random.uniform(key_a, (hidden_size,), minval=1.0, maxval=5.0),
         }
 
-    def initial_carry(batch_shape):
+    def initial_carry(weights, batch_shape):
         return jnp.zeros((*batch_shape, hidden_size))
 
-    def step(params, h, x):
-        a = jax.nn.sigmoid(params["alpha"])
-        return a * h + (1 - a) * jnp.tanh(x @ params["W_x"] + h @ params["W_h"])
+    def step(weights, h, x):
+        a = jax.nn.sigmoid(weights["alpha"])
+        return a * h + (1 - a) * jnp.tanh(x @ weights["W_x"] + h @ weights["W_h"])
 
     return Cell(init, initial_carry, step)
 

@@ -16,6 +16,7 @@ import jax
 
 Array = jax.Array
 Params = dict[str, Array]
+Weights = Any  # what `Cell.weights` makes of the params: those themselves, or a pytree of arrays
 Carry = Any  # a pytree: one array, or a NamedTuple with the paper's letters, such as LSTMCarry(c, h)
 Activation = Callable[[Array], Array]
 
@@ -34,18 +35,23 @@ class Gates(NamedTuple):
     of_input: tuple[str, ...]  # the column blocks of W_x [D, G_x H] and b [G_x H]
     of_state: tuple[str, ...]  # the column blocks of W_h [H, G_h H]
     state: Callable[[Carry], Array]  # carry -> [..., H], what W_h multiplies
-    update: Callable[..., Carry]  # (params, carry, **gates) -> carry
+    update: Callable[..., Carry]  # (weights, carry, **gates) -> carry
 
     def __hash__(self):  # a dict has none; with it a cell can be a static argument of `jax.jit`
         return hash((frozenset(self.activations.items()), self.of_input, self.of_state, self.state, self.update))
 
 
-def _identity_projection(params: Params, x: Array) -> Array:
+def _identity_projection(weights: Weights, x: Array, key: Array | None = None) -> Array:
     """z_t = x_t: the cell multiplies its input inside `step`."""
     return x
 
 
-def _visible(params: Params, carry: Carry, z: Any) -> Array:
+def _params_themselves(params: Params) -> Weights:
+    """Nothing is made of the parameters before they are used."""
+    return params
+
+
+def _visible(weights: Weights, carry: Carry, z: Any) -> Array:
     """The part of the carry that a cell shows: `carry.h` where there is one, else the carry itself."""
     return getattr(carry, "h", carry)
 
@@ -53,21 +59,33 @@ def _visible(params: Params, carry: Carry, z: Any) -> Array:
 class Cell(NamedTuple):
     """A recurrent cell as pure functions.
 
-        z_t = project(params, x_t)             all that depends on the input alone
-        h_t = step(params, h_{t-1}, z_t)       the recurrence, the only sequential part
-        y_t = output(params, h_t, z_t)         what the next layer sees
+        w   = weights(params)             what is made of the parameters once a call, such as W = expm(A - A^T)
+        h_0 = initial_carry(w, batch)     the state before the first step
+        z_t = project(w, x_t)             all that depends on the input alone
+        h_t = step(w, h_{t-1}, z_t)       the recurrence, the only sequential part
+        y_t = output(w, h_t, z_t)         what the next layer sees
 
-    `params` is a flat dict in the paper's names. `carry` is any pytree of arrays `[..., H]`. Every function
-    takes any batch shape, none included, and acts on each batch element by itself. Cells are equal if their functions
-    are the same objects; those of `rnnjax.cells` are, wherever their settings are equal.
+    `params` is a flat dict in the paper's names; `weights` are those themselves by default. `carry` is any pytree of
+    arrays `[..., H]`. Every function takes any batch shape, none included, and acts on each batch element by itself.
+    `project` of a cell that draws noise has a third argument, `key=None`, and draws nothing without one. Cells are
+    equal if their functions are the same objects; those of `rnnjax.cells` are, wherever their settings are equal.
     """
 
     init: Callable[[Array, int], Params]  # (key, input_size) -> params
-    initial_carry: Callable[[tuple[int, ...]], Carry]  # batch shape -> carry, zeros unless the paper says otherwise
-    step: Callable[[Params, Carry, Any], Carry]
-    project: Callable[[Params, Array], Any] = _identity_projection
-    output: Callable[[Params, Carry, Any], Any] = _visible
-    gates: Gates | None = None  # the parts, for a cell made by `cells.gated`
+    initial_carry: Callable[[Weights, tuple[int, ...]], Carry]  # (weights, batch shape) -> carry, zeros or learned
+    step: Callable[[Weights, Carry, Any], Carry]
+    project: Callable[..., Any] = _identity_projection  # (weights, x, key=None) -> z
+    output: Callable[[Weights, Carry, Any], Any] = _visible
+    weights: Callable[[Params], Weights] = _params_themselves
+    form: Gates | None = None  # what may be known of `step` beyond calling it; that of a cell made by `cells.gated`
+
+
+def prepared(cell: Cell, params: Params) -> tuple[Cell, Weights]:
+    """(the cell for which weights stand in the place of its parameters, those weights).
+
+    So that they are made once, however often the cell is then run.
+    """
+    return cell._replace(weights=_params_themselves), cell.weights(params)
 
 
 class Batch(NamedTuple):

@@ -32,7 +32,7 @@ def odd(clock=True, gain=0.8):
         a, b = jax.random.split(key)
         return {"W_h": gain * jax.random.normal(a, (2, 2)), "W_x": jax.random.normal(b, (d, 2))}
 
-    def initial_carry(batch):
+    def initial_carry(weights, batch):
         zeros = {"M": jnp.zeros((*batch, 2, 2)), "q": jnp.zeros((*batch, 2), complex), "v": jnp.zeros((*batch, 2))}
         return zeros | ({"clock": jnp.zeros((*batch, 1), jnp.int32)} if clock else {})
 
@@ -53,17 +53,17 @@ def loss(ys):
 
 
 def flow(cell, p, x):
-    return gradient_flow(lambda taps: loss(unroll(cell, p, x, taps=taps)[1]), make_taps(cell, T, (B,)))
+    return gradient_flow(lambda taps: loss(unroll(cell, p, x, taps=taps)[1]), make_taps(cell, p, T, (B,)))
 
 
 def evidence(cell, p, x):
     return gather(
-        lambda taps: loss(unroll(cell, p, x, taps=taps[0])[1]), [make_taps(cell, T, (B,))], [Layer(cell, p, x)], KEY
+        lambda taps: loss(unroll(cell, p, x, taps=taps[0])[1]), [make_taps(cell, p, T, (B,))], [Layer(cell, p, x)], KEY
     )
 
 
 def settled(cell, p, x):
-    starts = jax.tree.map(lambda a: a.at[0].add(jnp.asarray(0.1).astype(a.dtype)), cell.initial_carry((3,)))
+    starts = jax.tree.map(lambda a: a.at[0].add(jnp.asarray(0.1).astype(a.dtype)), cell.initial_carry(p, (3,)))
     return fixed_points(cell, p, x[0, 0], starts, iterations=5)._replace(eigenvalues=None, stable=None, distinct=None)
 
 
@@ -71,7 +71,7 @@ def sensitivity_of_the_last_state(cell, p, x):
     def state(taps):
         return unroll(cell, p, x, taps=taps)[0]["v"]
 
-    return diagnostics.state_sensitivity(state, make_taps(cell, T, (B,)), KEY, probes=3)
+    return diagnostics.state_sensitivity(state, make_taps(cell, p, T, (B,)), KEY, probes=3)
 
 
 def horizon(cell, p, x):
@@ -144,7 +144,7 @@ def test_diagnose_judges_it():
     [
         (0, ("h",)),
         (LSTMCarry(0, 0), ("c", "h")),
-        (odd().initial_carry(()), ("M", "clock", "q", "v")),
+        (odd().initial_carry(None, ()), ("M", "clock", "q", "v")),
         ((0, 0), ("0", "1")),
         ([0, 0, 0], ("0", "1", "2")),
         (LSTMCarry({"a": 0, "b": (0, 0)}, 0), ("c.a", "c.b.0", "c.b.1", "h")),

@@ -202,7 +202,7 @@ def test_the_papers_equation(name, random_params):
     with jax.enable_x64(True):
         params = jax.tree.map(lambda a: a.astype(np.float64), random_params(cell, D))
         xs = normal(T, B, D, dtype=np.float64)
-        carry = jax.tree.map(lambda a: np.asarray(a) + 0.3, cell.initial_carry((B,)))
+        carry = jax.tree.map(lambda a: np.asarray(a) + 0.3, cell.initial_carry(params, (B,)))
         last, ys = jit(lambda p, xs, c: unroll(cell, p, xs, c))(params, xs, carry)
         expected = []
         for x in xs:
@@ -219,14 +219,14 @@ def test_gradients_against_finite_differences(cell, random_params):
     with jax.enable_x64(True):
         params = jax.tree.map(lambda a: a.astype(np.float64), random_params(cell, D))
         xs = normal(3, 2, D, dtype=np.float64)
-        carry = jax.tree.map(lambda a: normal(*a.shape, seed=1, dtype=a.dtype), cell.initial_carry((2,)))
+        carry = jax.tree.map(lambda a: normal(*a.shape, seed=1, dtype=a.dtype), cell.initial_carry(params, (2,)))
 
         def check(method, modes):
             run = jax.jit(lambda *args: unroll(cell, *args, method=method))
             check_grads(run, (params, xs, carry), order=1, modes=modes, atol=1e-6, rtol=1e-6)
 
         check("scan", ("fwd", "rev"))
-        if cell.gates is not None:
+        if cell.form is not None:
             check("deferred", ("rev",))
 
 
@@ -246,7 +246,7 @@ def leaky(**parts):
     """A user's cell, and what may be wrong with it."""
     good = {
         "init": lambda key, size: {"W": jax.random.normal(key, (size, H)), "a": jnp.zeros(H)},
-        "initial_carry": lambda shape: jnp.zeros((*shape, H)),
+        "initial_carry": lambda weights, shape: jnp.zeros((*shape, H)),
         "step": lambda p, h, x: p["a"] * h + x @ p["W"],
     }
     return Cell(**(good | parts))
@@ -264,17 +264,17 @@ MATRIX_AND_CLOCK = {
 }
 ODD_CARRIES = {
     "tuple": leaky(
-        initial_carry=lambda shape: (jnp.zeros((*shape, H)), jnp.zeros((*shape, H), complex)),
+        initial_carry=lambda weights, shape: (jnp.zeros((*shape, H)), jnp.zeros((*shape, H), complex)),
         step=lambda p, c, x: (x @ p["W"], c[1] * 1j + c[0]),
         output=lambda p, c, z: c[0],
     ),
     "dict": leaky(
-        initial_carry=lambda shape: {name: make(shape) for name, make in MATRIX_AND_CLOCK.items()},
+        initial_carry=lambda weights, shape: {name: make(shape) for name, make in MATRIX_AND_CLOCK.items()},
         step=lambda p, c, x: {"M": 0.9 * c["M"] + (x @ p["W"])[..., None], "clock": c["clock"] + 1},
         output=lambda p, c, z: c["M"][..., 0],
     ),
     "list": leaky(
-        initial_carry=lambda shape: [jnp.zeros((*shape, H))],
+        initial_carry=lambda weights, shape: [jnp.zeros((*shape, H))],
         step=lambda p, c, x: [c[0] + x @ p["W"]],
         output=lambda p, c, z: c[0],
     ),
@@ -299,9 +299,9 @@ def test_a_carry_may_be_any_pytree(name):
         (leaky(init=lambda key, size: {"W": jnp.zeros(H, int)}), "init returns int32 for parameter 'W'; allowed"),
         (leaky(init=lambda key, size: {"W": jnp.zeros(H, complex)}), "init returns complex64 for parameter 'W'"),
         (leaky(init=lambda key: {}), "init raises TypeError: .*positional argument"),
-        (leaky(initial_carry=lambda shape: jnp.zeros(H)), r"initial_carry of batch shape \(11,\) returns a part of"),
-        (leaky(initial_carry=lambda shape: None), "initial_carry returns None, without an array"),
-        (leaky(initial_carry=lambda s: jnp.zeros((*s, H), int)), "step returns a carry whose part is float32; allowed"),
+        (leaky(initial_carry=lambda w, shape: jnp.zeros(H)), r"initial_carry of batch shape \(11,\) returns a part of"),
+        (leaky(initial_carry=lambda weights, shape: None), "initial_carry returns None, without an array"),
+        (leaky(initial_carry=lambda w, s: jnp.zeros((*s, H), int)), "step returns a carry whose part is float32"),
         (leaky(step=lambda p, h, x: (h, x)), r"step returns a carry of structure \(\*, \*\); allowed: \*, that of"),
         (leaky(step=lambda p, h, x: h[..., 1:]), r"step returns a carry whose part has shape \(3,\); allowed: \(4,\)"),
         (leaky(step=lambda p, h, x: h + 1j), "step returns a carry whose part is complex64; allowed: float32"),
@@ -326,10 +326,10 @@ def test_a_malformed_cell_is_refused_in_one_line(cell, message):
 def test_the_engine_says_what_a_step_returned(make):
     cell = make(H)
     params = cell.init(jax.random.key(0), D)
-    if cell.gates is None:
+    if cell.form is None:
         cell = cell._replace(step=lambda p, h, z: h[..., None])
     else:
-        cell = cell._replace(gates=cell.gates._replace(update=lambda p, h, **gates: h[..., None]))
+        cell = cell._replace(form=cell.form._replace(update=lambda p, h, **gates: h[..., None]))
     with pytest.raises(ValueError, match=r"step returns a carry whose part has shape \(3, 4, 1\); allowed: \(3, 4\)"):
         unroll(cell, params, normal(T, B, D))
 
@@ -372,7 +372,9 @@ def test_a_cell_without_inputs_runs_by_itself(cell):
     @jit
     def run(params, xs):
         def loss(params):
-            return jnp.sum(unroll(cell, params, xs, jax.tree.map(lambda a: a + 0.3, cell.initial_carry((B,))))[1] ** 2)
+            return jnp.sum(
+                unroll(cell, params, xs, jax.tree.map(lambda a: a + 0.3, cell.initial_carry(params, (B,))))[1] ** 2
+            )
 
         return jax.value_and_grad(loss)(params)
 

@@ -49,7 +49,7 @@ def linear(W):
     n = W.shape[0]
     return Cell(
         lambda key, d: {"W_h": jnp.asarray(W).T},
-        lambda batch: jnp.zeros((*batch, n)),
+        lambda weights, batch: jnp.zeros((*batch, n)),
         lambda params, h, z: h @ params["W_h"] + z,
     )
 
@@ -68,7 +68,7 @@ def test_credit_matrix_is_a_loop_of_gradients():
     credit = jax.jit(lambda p, x: credit_matrix(cell, p, x, losses, block=2))(params, xs)
 
     def loss_from(taps, t, b):  # L_t of sequence b, with a tap on every state, in a Python loop
-        carry = cell.initial_carry((B,))
+        carry = cell.initial_carry(params, (B,))
         for x, tap in zip(xs, taps, strict=True):
             carry = jax.tree.map(jnp.add, cell.step(params, carry, cell.project(params, x)), tap)
             if t == 0:
@@ -78,7 +78,7 @@ def test_credit_matrix_is_a_loop_of_gradients():
     expected = np.zeros((2, T, T, B))
     for t in range(T):
         for b in range(B):
-            taps = [jax.tree.map(jnp.zeros_like, cell.initial_carry((B,)))] * T
+            taps = [jax.tree.map(jnp.zeros_like, cell.initial_carry(params, (B,)))] * T
             for s, d in enumerate(jax.grad(loss_from)(taps, t, b)):
                 expected[:, t, s, b] = np.linalg.norm(d.c[b]), np.linalg.norm(d.h[b])
     np.testing.assert_allclose(credit.parts["c"], expected[0], rtol=1e-4, atol=1e-7)
@@ -108,7 +108,7 @@ def test_credit_through_a_complex_state_beside_an_integer_clock():
     rate = 0.8 * np.exp(0.7j)
     cell = Cell(
         lambda key, d: {},
-        lambda batch: {"clock": jnp.zeros((*batch, 1), int), "q": jnp.zeros((*batch, 1), complex)},
+        lambda weights, batch: {"clock": jnp.zeros((*batch, 1), int), "q": jnp.zeros((*batch, 1), complex)},
         lambda params, carry, z: {"clock": carry["clock"] + 1, "q": rate * carry["q"] + z},
         output=lambda params, carry, z: jnp.real(carry["q"]),
     )
@@ -218,7 +218,7 @@ def test_horizon_of_a_window_is_its_width(mode):
     """A shift register of 3 places sums the last 3 inputs."""
     window = Cell(
         lambda key, d: {},
-        lambda batch: jnp.zeros((*batch, 3)),
+        lambda weights, batch: jnp.zeros((*batch, 3)),
         lambda params, h, z: jnp.concatenate([z, h[..., :-1]], axis=-1),
         output=lambda params, h, z: jnp.sum(h, -1, keepdims=True),
     )
@@ -313,7 +313,7 @@ def test_a_clipped_backward_pass_is_not_what_penalties_and_diagnostics_measure()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, plain)
     np.testing.assert_allclose(plain[0], [T * 4, np.log(3) ** 2, 4], rtol=1e-4)
     restored = unclipped(clip_cotangent(CELLS["lstm"](H), 1.0)._replace(output=jnp.add))
-    assert restored.gates is not None and restored.output is jnp.add
+    assert restored.form is not None and restored.output is jnp.add
 
 
 def test_gradients_of_the_penalties_against_finite_differences():
@@ -389,7 +389,7 @@ def test_clip_cotangent_clips_each_step_of_each_sequence():
     np.testing.assert_allclose(norms[1, :, 0], [2] * (T - 1) + [1], rtol=1e-4)
     np.testing.assert_allclose(norms[1, :, 1], [2, 2, 1.8, 0.6, 0.2], rtol=1e-4)
     np.testing.assert_array_equal(ys[0], unroll(cell, params, xs)[1])
-    assert clip_cotangent(CELLS["lstm"](H), 1.0).gates is None
+    assert clip_cotangent(CELLS["lstm"](H), 1.0).form is None
 
 
 def test_errors_of_the_penalties():

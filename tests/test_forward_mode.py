@@ -25,7 +25,7 @@ def setup(cell, T=T, B=B):
 
 def loop(cell, params, xs, carry=None, lengths=None):
     """(last carry, ys) without `unroll`."""
-    carry = cell.initial_carry(xs.shape[1:-1]) if carry is None else carry
+    carry = cell.initial_carry(params, xs.shape[1:-1]) if carry is None else carry
     ys = []
     for t, x in enumerate(xs):
         z = cell.project(params, x)
@@ -81,7 +81,7 @@ def clocked(n):
             "theta": jnp.arange(1.0, n + 1),
         }
 
-    def initial_carry(batch):
+    def initial_carry(weights, batch):
         return Clocked(
             {"h": jnp.zeros((*batch, n)), "q": jnp.zeros((*batch, n), complex)}, jnp.zeros((*batch, 1), jnp.int32)
         )
@@ -103,7 +103,7 @@ def test_exact_methods_serve_a_users_cell_lengths_inputs_and_carry(method):
         cell = clocked(H) if method == "rtrl" else CELLS["lstm"](H)
         params, xs, weights = setup(cell, B=3)
         lengths = jnp.array([4, 0, 2])
-        carry = jax.tree.map(lambda a: a + jnp.asarray(0.3).astype(a.dtype), cell.initial_carry((3,)))
+        carry = jax.tree.map(lambda a: a + jnp.asarray(0.3).astype(a.dtype), cell.initial_carry(params, (3,)))
 
         def loss(run, params, xs, carry, **options):
             last, ys = run(cell, params, xs, carry, **options)
@@ -169,7 +169,7 @@ def embedded(n):
 
     return Cell(
         init,
-        lambda batch: jnp.zeros((*batch, n)),
+        lambda weights, batch: jnp.zeros((*batch, n)),
         lambda params, h, z: jnp.tanh(z + params["u"] * h),
         lambda params, x: params["E"][x[..., 0]],
     )
@@ -179,7 +179,7 @@ def linear_complex(n):
     """h_t = lambda h_{t-1} + x_t, lambda complex (LRU)."""
     return Cell(
         lambda key, d: {"lambda": 0.8 * jnp.exp(1j * jnp.arange(1.0, n + 1)), "B": jax.random.normal(key, (d, n))},
-        lambda batch: jnp.zeros((*batch, n), complex),
+        lambda weights, batch: jnp.zeros((*batch, n), complex),
         lambda params, h, z: params["lambda"] * h + z,
         lambda params, x: x @ params["B"],
         lambda params, h, z: h.real + h.imag**2,
@@ -231,7 +231,7 @@ def indrnn(n):
 
     return Cell(
         init,
-        lambda batch: jnp.zeros((*batch, n)),
+        lambda weights, batch: jnp.zeros((*batch, n)),
         lambda params, h, z: jnp.tanh(z + params["u"] * h),
         lambda params, x: x @ params["W"] + params["b"],
     )

@@ -39,7 +39,7 @@ def test_predicted_peak_is_what_the_compiler_reserves(name, segments):
     plan = plan_segments(cell, T, (B,), D, budget)
     assert plan.segments == segments
     # What the compiler saves of a free-form step is its own choice: there the plan is an upper bound.
-    assert 0.6 < plan.peak_bytes / found < (1.7 if cell.gates else 3.0)
+    assert 0.6 < plan.peak_bytes / found < (1.7 if cell.form else 3.0)
 
 
 def test_a_smaller_budget_takes_more_segments_until_none_fits():

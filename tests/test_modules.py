@@ -36,8 +36,8 @@ def copy_to_ours(cell, layer):
     """The weights of a Flax LSTM cell, of either kind, in our LSTM's columns i, f, g, o."""
     arrays = nnx.to_pure_dict(nnx.state(cell, nnx.Param))
     for name, value in from_nnx("lstm", arrays).items():
-        assert layer.weights[name].shape == value.shape
-        layer.weights[name][...] = value
+        assert layer.parameters[name].shape == value.shape
+        layer.parameters[name][...] = value
 
 
 def flax_and_ours(kind=nnx.OptimizedLSTMCell, seed=0, **options):
@@ -181,10 +181,10 @@ def test_the_carry_a_call_starts_from_has_the_precision_it_computes_in():
         assert jax.tree.map(jnp.shape, last) == jax.tree.map(jnp.shape, layer.initial_carry((B,)))
         assert {a.dtype for a in (*last, *layer.initial_carry((B,)))} == {jnp.dtype("float32")}
     clock = gru(H)._replace(
-        initial_carry=lambda shape: (jnp.zeros((*shape, H)), jnp.zeros(shape, int)),
+        initial_carry=lambda weights, shape: (jnp.zeros((*shape, H)), jnp.zeros(shape, int)),
         step=lambda p, c, z: (gru(H).step(p, c[0], z), c[1] + 1),
         output=lambda p, c, z: c[0],
-        gates=None,
+        form=None,
     )
     h, t = RNN(clock, D, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)).initial_carry((B,))
     assert (h.dtype, t.dtype) == (jnp.bfloat16, jnp.int32)
@@ -233,12 +233,12 @@ def test_a_users_model_trains_without_a_second_trace_and_is_saved_and_restored(t
         nnx.replace_by_pure_dict(state, checkpointer.restore(path, nnx.to_pure_dict(state)))
     nnx.update(fresh, state)
     assert_close(apply(fresh, x), apply(model, x), 0)
-    assert set(nnx.to_pure_dict(state)["rnn"]["forward_rnn"]["weights"]) == {"W_x", "W_h", "b", "b_h"}
+    assert set(nnx.to_pure_dict(state)["rnn"]["forward_rnn"]["parameters"]) == {"W_x", "W_h", "b", "b_h"}
 
 
 def counted(cell, traces):
     """The cell, which notes each time that JAX traces it."""
-    return cell._replace(step=lambda *args: traces.append(1) or cell.step(*args), gates=None)
+    return cell._replace(step=lambda *args: traces.append(1) or cell.step(*args), form=None)
 
 
 def test_what_was_traced_is_not_traced_again():
@@ -272,11 +272,11 @@ def test_what_was_traced_is_not_traced_again():
 def test_to_linen_gives_a_layer_of_flax_linen():
     layer, x = nnx.bridge.to_linen(RNN, lstm(H), D), normal(1, B, T, D)
     variables = layer.init(jax.random.key(0), x)
-    weights = {name: np.shape(a) for name, a in variables["params"]["weights"].items()}
+    weights = {name: np.shape(a) for name, a in variables["params"]["parameters"].items()}
     assert weights == {"W_x": (D, 4 * H), "W_h": (H, 4 * H), "b": (4 * H,)}
     ours = RNN(lstm(H), D, rngs=nnx.Rngs(0))
-    for name, value in variables["params"]["weights"].items():
-        ours.weights[name][...] = value
+    for name, value in variables["params"]["parameters"].items():
+        ours.parameters[name][...] = value
     assert_close(layer.apply(variables, x), ours(x), 0)
     model = nnx.bridge.to_linen(SequenceModel, [lstm(H)] * 2, input_size=D, output_size=O)
     assert model.apply(model.init(jax.random.key(0), x), x).shape == (T, O)
@@ -314,7 +314,7 @@ def test_bidirectional_stack_with_lengths_equals_layers_run_by_hand():
     carry, got = by_stack(x)
     assert_close(got, by_hand(x))
     assert [type(c) for c in carry[0]] == [LSTMCarry, LSTMCarry]
-    two = [half.weights["W_x"][...] for half in (stack.layers[0].forward_rnn, stack.layers[0].backward_rnn)]
+    two = [half.parameters["W_x"][...] for half in (stack.layers[0].forward_rnn, stack.layers[0].backward_rnn)]
     assert not np.allclose(*two), "the two directions have parameters of their own"
 
 
@@ -401,7 +401,7 @@ def test_dropout_acts_between_layers_and_only_in_training():
         original = layer.cell.project
         see = functools.partial(jax.debug.callback, lambda a, i=i: seen.append((i, np.array(a))))
         layer.cell = nnx.static(
-            layer.cell._replace(project=lambda p, a, see=see, f=original: see(a) or f(p, a), gates=None)
+            layer.cell._replace(project=lambda p, a, see=see, f=original: see(a) or f(p, a), form=None)
         )
     _, _, read = stack(x, return_inputs=True)
     jax.effects_barrier()

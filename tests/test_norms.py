@@ -26,7 +26,7 @@ LINEAR = gated(2, {"h": lambda s: s}, lambda params, carry, *, h: h)
 def linear(gain):
     """h_t = gain h_{t-1} + x_t of two units, whose |dL/dh_t| are powers of |gain|: (cell, params)."""
     complex_carry = jnp.iscomplexobj(gain)
-    cell = LINEAR._replace(initial_carry=lambda b: jnp.zeros((*b, 2), complex)) if complex_carry else LINEAR
+    cell = LINEAR._replace(initial_carry=lambda weights, b: jnp.zeros((*b, 2), complex)) if complex_carry else LINEAR
     params = {"W_h": gain * jnp.eye(2), "W_x": jnp.ones((1, 2)), "b": jnp.zeros(2)}
     return cell, {name: value.astype(jnp.result_type(gain)) for name, value in params.items()}
 
@@ -72,7 +72,7 @@ def test_norms_join_leaves_differentiate_at_zero_and_change_no_digit():
 def test_probe_and_taps_say_how_large_a_gradient_is_however_small_or_large(method, gain):
     """dL/dh_t = gain^(T-t) of one unit; down to 1e-24, up to 1e24, and for a complex state."""
     cell, params = linear(gain)
-    taps, probe = make_taps(cell, T, (4,)), make_probe(cell, T, (4,))
+    taps, probe = make_taps(cell, params, T, (4,)), make_probe(cell, params, T, (4,))
 
     def loss(probe, taps):
         return jnp.sum(unroll(cell, params, jnp.zeros((T, 4, 1)), probe=probe, taps=taps, method=method)[0][:, 0].real)
@@ -98,7 +98,7 @@ def test_credit_and_state_sensitivity_reach_as_far(gain):
     np.testing.assert_allclose(credit.by_lag, powers, rtol=1e-5)
     found = jax.jit(
         lambda taps: state_sensitivity(lambda t: unroll(cell, params, xs, taps=t)[0], taps, jax.random.key(0), 200)
-    )(make_taps(cell, T, (1,)))
+    )(make_taps(cell, params, T, (1,)))
     np.testing.assert_allclose(found[:, 0], powers[::-1], rtol=0.2)
 
 
@@ -114,7 +114,9 @@ def test_penalties_clips_and_comparisons_do_not_depend_on_the_size_of_a_loss(siz
             return size * jnp.sum(ys[-1] * jnp.arange(1.0, 9).reshape(4, 2))
 
         clipped = clip_cotangent(cell, 5 * size)
-        passed = jax.grad(lambda taps: loss(unroll(clipped, params, xs, taps=taps)[1]))(make_taps(cell, T, (4,)))
+        passed = jax.grad(lambda taps: loss(unroll(clipped, params, xs, taps=taps)[1]))(
+            make_taps(cell, params, T, (4,))
+        )
         errors = compare_gradients(cell, params, xs, loss, jax.random.key(0), methods=("tbptt:1",))
         return omega(cell, params, xs, jax.random.key(0), loss=loss), norm(passed, 2) / size, errors
 

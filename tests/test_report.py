@@ -193,7 +193,7 @@ def test_the_gradient_profile_is_that_of_backpropagation_by_hand(tmp_path):
     profile = trained(7, tmp_path / "run")
     np.testing.assert_array_equal(profile, initial(7))
 
-    names = ("weights/W_x", "weights/W_h", "weights/b", "readout/kernel", "readout/bias")
+    names = ("parameters/W_x", "parameters/W_h", "parameters/b", "readout/kernel", "readout/bias")
     arrays = runs.load_params(tmp_path / "run")
     W_x, W_h, b, W, c = (next(a.astype(float) for n, a in arrays.items() if f"{end}/" in n + "/") for end in names)
     batch = jax.jit(lambda key: train.task.sample(key, 4, split="validation"))(purpose_key(Purpose.DIAGNOSIS, 7))

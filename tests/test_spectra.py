@@ -25,7 +25,7 @@ def linear(n, matrix=None):
     """h_t = h_{t-1} W + x_t."""
     return Cell(
         init=lambda key, size: {"W": jnp.eye(n) if matrix is None else matrix},
-        initial_carry=lambda shape: jnp.zeros((*shape, n)),
+        initial_carry=lambda weights, shape: jnp.zeros((*shape, n)),
         step=lambda params, h, z: h @ params["W"] + z,
     )
 
@@ -34,7 +34,7 @@ def diagonal(n):
     """h_t = lambda h_{t-1} + x_t."""
     return Cell(
         init=lambda key, size: {"lambda": jnp.ones(n)},
-        initial_carry=lambda shape: jnp.zeros((*shape, n)),
+        initial_carry=lambda weights, shape: jnp.zeros((*shape, n)),
         step=lambda params, h, z: params["lambda"] * h + z,
     )
 
@@ -46,7 +46,7 @@ class Plane(NamedTuple):
 
 HENON = Cell(
     init=lambda key, size: {"a": jnp.asarray(1.4), "b": jnp.asarray(0.3)},
-    initial_carry=lambda shape: Plane(jnp.full(shape, 0.1), jnp.full(shape, 0.1)),
+    initial_carry=lambda weights, shape: Plane(jnp.full(shape, 0.1), jnp.full(shape, 0.1)),
     step=lambda params, c, z: Plane(1 - params["a"] * c.x**2 + c.y, params["b"] * c.x),
 )
 
@@ -61,7 +61,7 @@ class Mixed(NamedTuple):
 
 MIXED = Cell(
     init=lambda key, size: {"lambda": jnp.asarray([0.5 + 0.5j, 0.9j]), "w": jnp.asarray(0.7)},
-    initial_carry=lambda shape: Mixed(jnp.zeros(2, complex), jnp.zeros(1), jnp.zeros((), int)),
+    initial_carry=lambda weights, shape: Mixed(jnp.zeros(2, complex), jnp.zeros(1), jnp.zeros((), int)),
     step=lambda p, c, z: Mixed(p["lambda"] * c.s + z[0], jnp.tanh(p["w"] * c.h + c.s[:1].imag), c.t + 1),
 )
 
@@ -86,7 +86,7 @@ def test_jacobians_of_every_cell_are_its_finite_differences(name):
 
         @jax.jit
         def run(params, xs):
-            carries, zs = [cell.initial_carry(())], cell.project(params, xs)
+            carries, zs = [cell.initial_carry(params, ())], cell.project(params, xs)
             differences = []
             for t in range(T):
                 z = jax.tree.map(lambda a, t=t: a[t], zs)
@@ -402,7 +402,7 @@ def test_edge_of_chaos_of_a_random_tanh_network():
     def make_cell(gain, scale):
         cell = rnn(n, w_h=lambda key, shape, dtype: gain * jax.random.normal(key, shape, dtype) / n**0.5)
         return cell._replace(
-            initial_carry=lambda shape: jnp.full((*shape, n), 0.5).at[: n // 2].set(-0.5),
+            initial_carry=lambda weights, shape: jnp.full((*shape, n), 0.5).at[: n // 2].set(-0.5),
             project=lambda params, x: {"h": scale * cell.project(params, x)["h"]},
         )
 

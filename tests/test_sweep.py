@@ -140,7 +140,9 @@ def leaky(steps_traced=None):
             return 0.9 * h + jnp.tanh(x @ params["W"])
 
         return Cell(
-            lambda key, D: {"W": jnp.ones((D, hidden_size))}, lambda batch: jnp.zeros((*batch, hidden_size)), step
+            lambda key, D: {"W": jnp.ones((D, hidden_size))},
+            lambda weights, batch: jnp.zeros((*batch, hidden_size)),
+            step,
         )
 
     return make

@@ -127,7 +127,7 @@ def test_a_cell_that_a_user_wrote_trains_on_adding_and_has_its_gradient_map(monk
                 "a": jnp.full(hidden_size, 2.0),
             }
 
-        def initial_carry(batch_shape):
+        def initial_carry(weights, batch_shape):
             return Leaky(jnp.zeros((*batch_shape, hidden_size)))
 
         def step(params, carry, z):
@@ -159,7 +159,7 @@ def test_a_penalty_is_of_what_each_layer_reads():
     def by_hand(x):
         errors, ys = [], x
         for number, layer in enumerate(model.stack.layers):
-            W_x, W_h, b = (layer.weights[name][...] for name in ("W_x", "W_h", "b"))
+            W_x, W_h, b = (layer.parameters[name][...] for name in ("W_x", "W_h", "b"))
             h, new = jnp.zeros((2, 2)), []
             keys = jax.random.split(jax.random.split(jax.random.fold_in(key, number), 1)[0], 5)
             for t in range(5):
@@ -201,7 +201,7 @@ def test_noisy_gradients_and_penalties_change_what_is_learned_and_stay_finite():
 def test_the_orthogonality_penalty_makes_the_recurrent_matrix_orthogonal():
     config = dataclasses.replace(SMALL, cell="rnn", gain=2.0, orthogonality=1.0, steps=300, eval_every=300, lr=3e-2)
     state, _ = jax.jit(make_train(config).run)(jax.random.key(0), values(config))
-    W = state.params["stack"]["layers"][0]["weights"]["W_h"][...]
+    W = state.params["stack"]["layers"][0]["parameters"]["W_h"][...]
     assert np.linalg.norm(W.T @ W - np.eye(6)) < 0.5  # from |4 I - I| = 7.3
 
 
@@ -289,12 +289,12 @@ def test_sensitivity_of_a_scaled_rotation_is_a_power():
     """h_t = g Q h_{t-1} has |dh_T/dh_t|_F / sqrt(n) = g^(T-t) exactly."""
     n, T, g = 16, 12, 0.8
     q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))
-    cell = Cell(lambda key, d: {}, lambda b: jnp.zeros((*b, n)), lambda p, h, z: h @ p["W"])
+    cell = Cell(lambda key, d: {}, lambda w, b: jnp.zeros((*b, n)), lambda p, h, z: h @ p["W"])
     params = {"W": jnp.asarray(g * q, jnp.float32)}
     xs = jnp.zeros((T, 3, 1))
     found = jax.jit(
         lambda taps: state_sensitivity(lambda t: unroll(cell, params, xs, taps=t)[0], taps, jax.random.key(0), 400)
-    )(make_taps(cell, T, (3,)))
+    )(make_taps(cell, params, T, (3,)))
     np.testing.assert_allclose(found[:, 0], g ** np.arange(T - 1, -1, -1.0), rtol=0.05)
 
 
@@ -380,7 +380,7 @@ def test_a_task_of_one_s_own_brings_its_references_and_its_report(monkeypatch, t
     """Shared code knows no task: what it draws and prints is what the task says."""
 
     def report(model, params, key):
-        again = model(params).stack.layers[0].weights["W_h"][...]
+        again = model(params).stack.layers[0].parameters["W_h"][...]
         return Report("it \x1b waits", {"test_waits": float(again.sum())}, {"sample.txt": "so\x1b\nlong"})
 
     task = adding(4)._replace(references=lambda: {"no ears": 0.5, "one ear": 0.25, "perfect": 0.0}, report=report)

@@ -91,7 +91,7 @@ def compiled(kinds):
 
     def collect(params, xs):
         loss = last_step_loss(cells, params, xs)
-        taps = [make_taps(cell, T, (B,)) for cell in cells]
+        taps = [make_taps(cell, p, T, (B,)) for cell, p in zip(cells, params, strict=True)]
         return gather(loss, taps, layers_with(cells, params, xs), jax.random.key(0))
 
     return jax.jit(collect)
@@ -101,7 +101,7 @@ def layers_with(cells, params, xs):
     stack = Stack(cells, D, rngs=nnx.Rngs(0))
     for layer, p in zip(stack.layers, params, strict=True):
         for name, value in p.items():
-            layer.weights[name][...] = value
+            layer.parameters[name][...] = value
     return stack_layers(stack, xs)
 
 
@@ -116,9 +116,9 @@ def last_step_loss(cells, params, xs):
 
 
 def kind_of(cell):
-    names = tuple(cell.gates.activations)
+    names = tuple(cell.form.activations)
     return {("i", "f", "g", "o"): "lstm", ("r", "z", "n_x", "n_h"): "gru"}.get(names) or (
-        "irnn" if cell.gates.activations["h"] is jax.nn.relu else "rnn"
+        "irnn" if cell.form.activations["h"] is jax.nn.relu else "rnn"
     )
 
 
@@ -146,7 +146,7 @@ def test_a_planted_ill_gets_its_verdict(name):
 def test_diagnose_agrees_with_gather_and_counts_steps_back():
     cell = rnn(H, gain=0.2)
     params = fresh([(cell, same)])
-    taps = [make_taps(cell, T, (B,))]
+    taps = [make_taps(cell, params[0], T, (B,))]
     found = diagnose(last_step_loss([cell], params, inputs()), taps, layers_with([cell], params, inputs()))
     other = judge(*compiled(("rnn",))(params, inputs()))
     assert (found.verdict, found.step, found.cure) == (other.verdict, other.step, other.cure)

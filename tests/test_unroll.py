@@ -31,7 +31,7 @@ def associative_memory(hidden_size, decay=0.9):
     def init(key, input_size):
         return {"W": jax.random.normal(key, (3, input_size, hidden_size))}
 
-    def initial_carry(batch_shape):
+    def initial_carry(weights, batch_shape):
         return jnp.zeros((*batch_shape, hidden_size, hidden_size))
 
     def project(params, x):
@@ -70,7 +70,7 @@ def problem(random_params):
         normal = lambda shape: jax.tree.map(lambda s: rng.normal(size=s.shape), shape)  # noqa: E731
         params = jax.tree.map(lambda a: a.astype(np.float64), random_params(cell, input_size, seed))
         xs = rng.normal(size=(T, *batch_shape, input_size))
-        carry = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
+        carry = jax.eval_shape(lambda: cell.initial_carry(params, batch_shape))
         y = jax.eval_shape(lambda p, c: cell.output(p, c, cell.project(p, xs[0])), params, carry)
         return params, xs, normal(carry), rng.normal(size=(T, *y.shape)), normal(carry)
 
@@ -113,7 +113,7 @@ def by_hand(cell):
             mine = (slice(lengths[b]), *b)
             h, dh = (jax.tree.map(lambda a, b=b: a[b], tree) for tree in (carry, dlast))
             results, steps = one_sequence(params, xs[mine][order], h, dys[mine][order], dh)
-            like = {"ys": dys[(slice(None), *b)], "xs": xs[(slice(None), *b)], "taps": make_taps(cell, T)}
+            like = {"ys": dys[(slice(None), *b)], "xs": xs[(slice(None), *b)], "taps": make_taps(cell, params, T)}
             whole.append(results)
             by_step.append({name: padded(values[order], like[name]) for name, values in steps.items()})
         dparams = jax.tree.map(lambda *a: sum(a), *[results.pop("params") for results in whole])
@@ -143,14 +143,14 @@ def padded(steps, like):
 def measured(cell, params, xs, carry, dys, dlast, tapped=True, **options):
     """The same from `unroll`, and `probe`; without taps where not `tapped`."""
     batch_shape = xs.shape[1:-1]
-    taps = make_taps(cell, T, batch_shape) if tapped else None
+    taps = make_taps(cell, params, T, batch_shape) if tapped else None
 
     def loss(params, xs, carry, taps, probe):
         last, ys = unroll(cell, params, xs, carry, taps=taps, probe=probe, **options)
         products = jax.tree.map(lambda a, b: jnp.sum(a * b), (dys, dlast), (ys, last))
         return sum(jax.tree.leaves(products)), (last, ys)
 
-    probe = make_probe(cell, T, batch_shape)
+    probe = make_probe(cell, params, T, batch_shape)
     results = jax.value_and_grad(loss, (0, 1, 2, 3, 4), has_aux=True)(params, xs, carry, taps, probe)
     (_, (last, ys)), gradients = results
     names = ("params", "xs", "carry", "taps", "probe")
@@ -170,7 +170,7 @@ def assert_agree(ours, expected):
 
 
 def methods(cell):
-    return ("scan",) if cell.gates is None else ("scan", "deferred")
+    return ("scan",) if cell.form is None else ("scan", "deferred")
 
 
 def test_lengths_and_reverse_against_trimming_by_hand(cell, problem):
@@ -271,11 +271,11 @@ def test_jit_traces_once_and_changes_nothing(cell, problem):
         traces.append(1)
         return unroll(cell, params, xs, carry)
 
-    first = run(params, xs, cell.initial_carry((B,)))
+    first = run(params, xs, cell.initial_carry(params, (B,)))
     second = run(params, xs, first[0])
     assert len(traces) == 1
     chex.assert_trees_all_close(first, unroll(cell, params, xs), rtol=1e-9, atol=1e-9)
-    again = run(params, xs, cell.initial_carry((B,)))
+    again = run(params, xs, cell.initial_carry(params, (B,)))
     chex.assert_trees_all_equal(first, again)
     assert not np.allclose(first[1], second[1])  # the carry counts
 
@@ -353,7 +353,7 @@ def complex_gated(hidden_size):
         return h * jnp.exp(1j * params["angle"]) * 0.9 + jnp.tanh(s)
 
     cell = gated(hidden_size, {"s": lambda s: s}, update, vectors={"angle": initializers.normal(1.0)})
-    return cell._replace(initial_carry=lambda shape: jnp.zeros((*shape, hidden_size), complex))
+    return cell._replace(initial_carry=lambda weights, shape: jnp.zeros((*shape, hidden_size), complex))
 
 
 def test_complex_carries_by_both_methods_against_plain_steps():
@@ -375,7 +375,7 @@ def test_complex_carries_by_both_methods_against_plain_steps():
     def run(params, xs, h, taps, probe, method):
         return loss_of(unroll(cell, params, xs, h, taps=taps, probe=probe, method=method)[1])
 
-    taps, probe = make_taps(cell, T, (B,)), make_probe(cell, T, (B,))
+    taps, probe = make_taps(cell, params, T, (B,)), make_probe(cell, params, T, (B,))
     expected = jit(jax.value_and_grad(plain, (0, 1, 2, 3)))(params, xs, h0, taps)
     norms = np.linalg.norm(expected[1][3], axis=-1)
     for method in ("scan", "deferred"):
@@ -443,6 +443,55 @@ def test_a_plain_tuple_is_a_carry_of_lstm_as_in_flax(problem):
     assert type(last) is LSTMCarry
 
 
+PARAMS = lstm(H).init(jax.random.key(0), D)
+PROBE, TAPS = make_probe(lstm(H), PARAMS, T, (1,)), make_taps(lstm(H), PARAMS, T + 1, (B,))
+
+
+def test_weights_are_made_once_and_a_learned_start_and_noise_get_their_gradients():
+    """h_0 = tanh(s), W = expm(A - A^T), z_t = x_t + noise_t: against the same written out as a loop."""
+    made = []
+
+    def weights(params):
+        made.append(1)
+        A = params["A"]
+        return {"W": jax.scipy.linalg.expm(A - A.T), "start": jnp.tanh(params["s"])}
+
+    def project(weights, x, key=None):
+        return x if key is None else x + jax.random.normal(key, x.shape, x.dtype)
+
+    def step(weights, h, z):
+        return jnp.tanh(h @ weights["W"] + z)
+
+    def initial_carry(weights, batch_shape):
+        return jnp.broadcast_to(weights["start"], (*batch_shape, H))
+
+    cell = Cell(None, initial_carry, step, project, weights=weights)
+    rng = np.random.default_rng(0)
+    params, xs = {"A": rng.normal(size=(H, H)), "s": rng.normal(size=H)}, rng.normal(size=(T, B, H))
+    noise = jax.random.normal(jax.random.key(1), xs.shape)
+
+    def by_loop(params, noise, outputs):
+        w, ys = weights(params), []
+        h = jnp.broadcast_to(w["start"], (B, H))
+        for t in range(T):
+            new = jnp.tanh(h @ w["W"] + xs[t] + noise[t])
+            h = jnp.where(t < LENGTHS[:, None], new, h)
+            ys.append(jnp.where(t < LENGTHS[:, None], new, 0))
+        return jnp.sum(jnp.sin(h if outputs == "last" else jnp.stack(ys)))
+
+    def loss(params, key, outputs, segments):
+        last, ys = unroll(cell, params, xs, lengths=LENGTHS, key=key, segments=segments, outputs=outputs)
+        return jnp.sum(jnp.sin(last if outputs == "last" else ys))
+
+    for key, drawn in ((None, 0 * noise), (jax.random.key(1), noise)):
+        for outputs, segments in (("every", 1), ("every", 2), ("last", 2)):
+            expected = jax.value_and_grad(by_loop)(params, drawn, outputs)
+            made.clear()
+            found = jax.value_and_grad(loss)(params, key, outputs, segments)
+            assert len(made) == 1
+            chex.assert_trees_all_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 NAMED = {"c": jnp.zeros((B, H)), "h": jnp.zeros((B, H))}
 
 
@@ -453,9 +502,9 @@ NAMED = {"c": jnp.zeros((B, H)), "h": jnp.zeros((B, H))}
         ({"carry": NAMED}, TypeError, "the carry has structure .*'c'.*; allowed: .*LSTMCarry"),
         ({"carry": (NAMED["c"], jnp.zeros((2, H)))}, ValueError, r"part .h has shape \(2, 4\); allowed: \(3, 4\)"),
         ({"carry": (NAMED["c"] * 1j, NAMED["h"])}, TypeError, "the carry's part .c is complex64; allowed: float64"),
-        ({"probe": make_probe(lstm(H), T, (1,))}, ValueError, r"probe's part .c has shape \(5, 1\); allowed: \(5, 3\)"),
+        ({"probe": PROBE}, ValueError, r"probe's part .c has shape \(5, 1\); allowed: \(5, 3\)"),
         ({"probe": jnp.zeros((T, B))}, TypeError, "probe has structure"),
-        ({"taps": make_taps(lstm(H), T + 1, (B,))}, ValueError, r"part .c has shape \(6, 3, 4\); allowed: \(5, 3, 4\)"),
+        ({"taps": TAPS}, ValueError, r"part .c has shape \(6, 3, 4\); allowed: \(5, 3, 4\)"),
         ({"dtype": np.int32}, TypeError, "dtype is int32; allowed: a floating or complex one"),
     ],
 )  # fmt: skip

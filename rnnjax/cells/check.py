@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnjax.types import Array, Carry, Cell, Params
+from rnnjax.types import Array, Carry, Cell, Gates, Params
 
 B, T = 11, 13  # sizes that hardly any cell has by itself, so that no shape fits by chance
 
@@ -26,21 +26,22 @@ def check_cell(cell: Cell, input_size: int) -> None:
     key = jax.eval_shape(lambda: jax.random.key(0))
     params = _shapes("init", lambda key: cell.init(key, input_size), key)
     _check_params(params)
+    weights = _shapes("weights", cell.weights, params)
     for batch_shape in ((), (B,)):
-        carry = _shapes("initial_carry", lambda batch_shape=batch_shape: cell.initial_carry(batch_shape))
+        carry = _shapes("initial_carry", lambda w, batch_shape=batch_shape: cell.initial_carry(w, batch_shape), weights)
         _check_carry(carry, batch_shape)
-        if cell.gates is not None:
+        if isinstance(cell.form, Gates):
             _check_weights(cell, params, carry, input_size)
         dtype = jnp.result_type(*params.values(), jnp.bfloat16) if params else jnp.float32
         x = jax.ShapeDtypeStruct((*batch_shape, input_size), dtype)
-        z = _shapes("project", cell.project, params, x)
-        new = _shapes("step", cell.step, params, carry, z)
+        z = _shapes("project", cell.project, weights, x)
+        new = _shapes("step", cell.step, weights, carry, z)
         _shapes("step", as_carry, new, carry)
-        _check_output(_shapes("output", cell.output, params, carry, z), batch_shape)
+        _check_output(_shapes("output", cell.output, weights, carry, z), batch_shape)
     over_time = [jax.tree.map(lambda a: jax.ShapeDtypeStruct((T, *a.shape), a.dtype), tree) for tree in (x, carry)]
-    zs = _shapes("project", cell.project, params, over_time[0])  # of all steps at once, and so is `output`
+    zs = _shapes("project", cell.project, weights, over_time[0])  # of all steps at once, and so is `output`
     _check_leading("project", "of T steps", zs, (T, B))
-    _check_output(_shapes("output", cell.output, params, over_time[1], zs), (T, B))
+    _check_output(_shapes("output", cell.output, weights, over_time[1], zs), (T, B))
 
 
 def as_carry(new: Carry, carry: Carry, part: str = "step") -> Carry:
@@ -65,12 +66,11 @@ def as_carry(new: Carry, carry: Carry, part: str = "step") -> Carry:
     return jax.tree.map_with_path(cast, new, carry)
 
 
-def given_carry(cell: Cell, carry: Carry, batch_shape: tuple[int, ...]) -> Carry:
-    """A carry that a caller gave, as the cell's own is: integers become real where it is real, real numbers complex.
+def given_carry(own: Carry, carry: Carry) -> Carry:
+    """A carry that a caller gave, as the cell's own is: integers become real where that is real, real numbers complex.
 
     A plain tuple may stand for a NamedTuple. Raises TypeError or ValueError where structure, shape or kind do not fit.
     """
-    own = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
 
     def cast(path, a, own):
         a = a if hasattr(a, "dtype") else jnp.asarray(a)
@@ -150,8 +150,8 @@ def _check_leading(part: str, of: str, tree, leading: tuple[int, ...]):
 
 
 def _check_weights(cell: Cell, params: Params, carry: Carry, D: int):
-    gates = cell.gates
-    H = _shapes("gates.state", gates.state, carry).shape[-1]
+    gates = cell.form
+    H = _shapes("form.state", gates.state, carry).shape[-1]
     alone = [name for name in gates.of_state if name not in gates.of_input]
     expected = {
         "W_x": (D, len(gates.of_input) * H),

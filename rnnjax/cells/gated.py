@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.initializers import Initializer, glorot, orthogonal, per_gate, zeros
-from rnnjax.types import Activation, Array, Carry, Cell, Gates, Params
+from rnnjax.types import Activation, Array, Carry, Cell, Gates, Params, Weights
 
 
 def gated(
@@ -28,13 +28,13 @@ def gated(
     """A cell from its gates and its elementwise update.
 
         s_t = W_x x_t + W_h h_{t-1} + b           [..., H] for each gate
-        h_t = update(params, h_{t-1}, **{gate: activation(s_t)})
+        h_t = update(weights, h_{t-1}, **{gate: activation(s_t)})
 
     Args:
       hidden_size: H.
       activations: gate name -> nonlinearity, in the order of the columns of the weights.
-      update: `(params, carry, *, <one argument a gate>) -> carry`, elementwise over the units: unit k of the result
-        depends on unit k of the arguments alone. May use vector parameters `[H]` of `params`.
+      update: `(weights, carry, *, <one argument a gate>) -> carry`, elementwise over the units: unit k of the result
+        depends on unit k of the arguments alone. May use vector parameters `[H]`.
       of_input, of_state: the gates that see x_t, and those that see h_{t-1}; both default to all. W_x is
         `[D, len(of_input) H]`, W_h `[H, len(of_state) H]`.
       carry: makes the carry from its parts, a NamedTuple class with a field `h`; by default the carry is h itself.
@@ -72,24 +72,24 @@ def gated(
             params[name] = initializer(next(keys), (hidden_size,), jnp.float32)
         return params
 
-    def initial_carry(batch_shape: tuple[int, ...]) -> Carry:
+    def initial_carry(weights: Weights, batch_shape: tuple[int, ...]) -> Carry:
         zero = jnp.zeros((*batch_shape, hidden_size))
         return carry(*(zero,) * parts) if carry else zero
 
-    def project(params: Params, x: Array) -> dict[str, Array]:
+    def project(weights: Weights, x: Array, key: Array | None = None) -> dict[str, Array]:
         # One array a gate rather than one [..., G H]: a scan that splits its input compiles to a slow loop on a CPU.
-        W_x, b = split(params["W_x"], of_input), split(params["b"], of_input)
+        W_x, b = split(weights["W_x"], of_input), split(weights["b"], of_input)
         return {name: x @ W_x[name] + b[name] for name in of_input}
 
-    def step(params: Params, carry: Carry, z: dict[str, Array]) -> Carry:
-        s = split(gates.state(carry) @ params["W_h"], of_state)
+    def step(weights: Weights, carry: Carry, z: dict[str, Array]) -> Carry:
+        s = split(gates.state(carry) @ weights["W_h"], of_state)
         if state_alone:
-            b_h = split(params["b_h"], state_alone)
+            b_h = split(weights["b_h"], state_alone)
             s |= {name: s[name] + b_h[name] for name in state_alone}
         s = {name: z.get(name, 0) + s.get(name, 0) for name in names}
-        return update(params, carry, **{name: activations[name](s[name]) for name in names})
+        return update(weights, carry, **{name: activations[name](s[name]) for name in names})
 
-    return Cell(init, initial_carry, step, project, gates=gates)
+    return Cell(init, initial_carry, step, project, form=gates)
 
 
 def check_hidden_size(hidden_size: int):

@@ -27,7 +27,7 @@ def gru(hidden_size: int, *, gain: float | Array = 1.0, w_x=glorot, w_h=None) ->
     `gain` times orthogonal, gate by gate.
     """
 
-    def update(params, h, *, r, z, n_x, n_h):
+    def update(weights, h, *, r, z, n_x, n_h):
         return (1 - z) * jnp.tanh(n_x + r * n_h) + z * h
 
     return gated(
@@ -64,15 +64,15 @@ def gru_cho(hidden_size: int, *, gain: float | Array = 1.0, w_x=glorot, w_h=None
             "b": zeros(None, (3 * hidden_size,)),
         }
 
-    def initial_carry(batch_shape):
+    def initial_carry(weights, batch_shape):
         return jnp.zeros((*batch_shape, hidden_size))
 
-    def project(params, x):
-        W_x, b = split(params["W_x"], gates), split(params["b"], gates)
+    def project(weights, x, key=None):
+        W_x, b = split(weights["W_x"], gates), split(weights["b"], gates)
         return {gate: x @ W_x[gate] + b[gate] for gate in gates}
 
-    def step(params, h, z_x):
-        W_rz, W_n = jnp.split(params["W_h"], [2 * hidden_size], axis=1)
+    def step(weights, h, z_x):
+        W_rz, W_n = jnp.split(weights["W_h"], [2 * hidden_size], axis=1)
         r, z = jnp.split(h @ W_rz, 2, axis=-1)
         r, z = sigmoid(z_x["r"] + r), sigmoid(z_x["z"] + z)
         n = jnp.tanh(z_x["n"] + (r * h) @ W_n)
@@ -92,7 +92,7 @@ def mgu(hidden_size: int, *, forget_bias: float | Array = 1.0, gain: float | Arr
     Zhou et al. (2016), arXiv:1603.09420, whose f is 1 - f here and multiplies h before the matmul.
     """
 
-    def update(params, h, *, f, n_x, n_h):
+    def update(weights, h, *, f, n_x, n_h):
         return (1 - f) * jnp.tanh(n_x + f * n_h) + f * h
 
     return gated(

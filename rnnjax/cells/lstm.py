@@ -62,13 +62,13 @@ def lstm(
     if coupled:
         del activations["f"]
 
-    def update(params, carry, *, i, g, o, f=None):
+    def update(weights, carry, *, i, g, o, f=None):
         if peepholes:
-            i = sigmoid(i + params["p_i"] * carry.c)
-            f = f if coupled else sigmoid(f + params["p_f"] * carry.c)
+            i = sigmoid(i + weights["p_i"] * carry.c)
+            f = f if coupled else sigmoid(f + weights["p_f"] * carry.c)
         c = (1 - i if coupled else f) * carry.c + i * g
         if peepholes:
-            o = sigmoid(o + params["p_o"] * c)
+            o = sigmoid(o + weights["p_o"] * c)
         return LSTMCarry(c, o * jnp.tanh(c))
 
     peephole_names = () if not peepholes else ("p_i", "p_o") if coupled else ("p_i", "p_f", "p_o")

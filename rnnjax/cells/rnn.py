@@ -26,7 +26,7 @@ def rnn(hidden_size: int, *, activation: str = "tanh", gain: float | Array = 1.0
     return gated(
         hidden_size,
         {"h": ACTIVATIONS[activation]},
-        lambda params, carry, *, h: h,
+        lambda weights, carry, *, h: h,
         w_x=w_x,
         w_h=orthogonal(gain) if w_h is None else w_h,
     )

@@ -10,7 +10,7 @@ from jax import lax
 from rnnjax.diagnostics.gradient_flow import total_norm
 from rnnjax.engine.steps import carry_names, unclipped
 from rnnjax.engine.unroll import make_probe, unroll
-from rnnjax.types import Array, Carry, Cell, Params
+from rnnjax.types import Array, Carry, Cell, Params, prepared
 
 
 class Credit(NamedTuple):
@@ -44,11 +44,12 @@ def credit_matrix(
     dL_t/dh_s is the total derivative through steps s+1 ... t and, at s = t, through y_t. The parts of a carry count
     as independent: dL/dc_t of an LSTM does not include the way through h_t.
     """
-    cell, T, batch_shape = unclipped(cell), xs.shape[0], xs.shape[1:-1]
-    probe = make_probe(cell, T, batch_shape)
+    T, batch_shape = xs.shape[0], xs.shape[1:-1]
+    cell, weights = prepared(unclipped(cell), params)
+    probe = make_probe(cell, weights, T, batch_shape)
 
     def run(probe):
-        return losses(unroll(cell, params, xs, carry, probe=probe)[1])
+        return losses(unroll(cell, weights, xs, carry, probe=probe)[1])
 
     values, pullback = jax.vjp(run, probe)
     if values.shape != (T, *batch_shape):

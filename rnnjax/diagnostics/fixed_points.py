@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rnnjax.engine.steps import flatten, push, start
-from rnnjax.types import Array, Carry, Cell, Params
+from rnnjax.types import Array, Carry, Cell, Params, prepared
 
 
 class FixedPoints(NamedTuple):
@@ -47,7 +47,8 @@ def fixed_points(
       distance: points this near (root mean square over the n numbers) are one.
     """
     chex.assert_rank(x, 1)
-    first, zs = start(cell, params, x[None], jax.tree.map(lambda a: a[0], starts))
+    cell, weights = prepared(cell, params)
+    first, zs = start(cell, weights, x[None], jax.tree.map(lambda a: a[0], starts))
     z = jax.tree.map(lambda a: a[0], zs)
     starts = jax.tree.map(lambda a, one: a.astype(one.dtype), starts, first)
     n, dtype = flatten(first)[0].size, flatten(first)[0].dtype
@@ -56,7 +57,7 @@ def fixed_points(
 
     def residual_and_jacobian(carry, h):
         _, restore = flatten(carry)
-        new, columns = push(cell, params, restore(h), z, eye)
+        new, columns = push(cell, weights, restore(h), z, eye)
         return flatten(new)[0] - h, columns.T
 
     def settle(carry):

@@ -9,7 +9,7 @@ from jax import lax
 
 from rnnjax.diagnostics import scaled_product
 from rnnjax.engine.steps import flatten, push, start, trajectory
-from rnnjax.types import Array, Carry, Cell, Params
+from rnnjax.types import Array, Carry, Cell, Params, prepared
 
 
 class JacobianStatistics(NamedTuple):
@@ -38,13 +38,14 @@ def step_jacobians(cell: Cell, params: Params, xs: Array, carry: Carry | None = 
 
     Args:
       xs: `[T, D]`, one sequence.
-      carry: what stands before the first step, without batch; `cell.initial_carry(())` by default.
+      carry: what stands before the first step, without batch; that of the cell by default.
     """
-    carries, zs = trajectory(cell, params, xs, carry)
+    cell, weights = prepared(cell, params)
+    carries, zs = trajectory(cell, weights, xs, carry)
 
     def one(carry, z):
         h, _ = flatten(carry)
-        return push(cell, params, carry, z, jnp.eye(h.size, dtype=h.dtype))[1].T
+        return push(cell, weights, carry, z, jnp.eye(h.size, dtype=h.dtype))[1].T
 
     return jax.vmap(one)(carries, zs)
 
@@ -91,11 +92,12 @@ def product_spectrum(
 
     Raises ValueError where the divisors do not divide.
     """
-    carry, zs = start(cell, params, xs, carry)
+    cell, weights = prepared(cell, params)
+    carry, zs = start(cell, weights, xs, carry)
     h, _ = flatten(carry)
 
     def advance(carry, z, V):
-        return push(cell, params, carry, z, V)
+        return push(cell, weights, carry, z, V)
 
     return _spectra(advance, carry, zs, xs.shape[0], h, every, interval)
 

@@ -8,7 +8,7 @@ from jax import lax
 
 from rnnjax.engine.steps import flatten, push, start
 from rnnjax.keys import Purpose, purpose_key
-from rnnjax.types import Array, Carry, Cell, Params
+from rnnjax.types import Array, Carry, Cell, Params, prepared
 
 
 class LyapunovSpectrum(NamedTuple):
@@ -53,7 +53,8 @@ def lyapunov_spectrum(
 
     Raises ValueError where k is not in 1 .. n, or fewer than `batches` intervals are left.
     """
-    carry, zs = start(cell, params, xs, carry)
+    cell, weights = prepared(cell, params)
+    carry, zs = start(cell, weights, xs, carry)
     h, _ = flatten(carry)
     k = h.size if k is None else k
     T = xs.shape[0]
@@ -65,7 +66,7 @@ def lyapunov_spectrum(
 
     def step(state, z):
         carry, V = state
-        return push(cell, params, carry, z, V), None
+        return push(cell, weights, carry, z, V), None
 
     def stretch(state, zs):
         (carry, V), _ = lax.scan(step, state, zs)

@@ -10,7 +10,7 @@ from jax import lax
 from rnnjax.diagnostics.units import interpret
 from rnnjax.engine.steps import carry_names, unclipped, with_step
 from rnnjax.engine.unroll import make_probe, unroll
-from rnnjax.types import Array, Carry, Cell, Params
+from rnnjax.types import Array, Carry, Cell, Params, prepared
 
 
 class PathFlow(NamedTuple):
@@ -40,8 +40,8 @@ def flow_by_path(
     elementwise part and the rest, "elementwise" alone follows products of E_t, and a part p alone follows
     dp_t/dp_{t-1}.
     """
-    cell = unclipped(cell)
-    carry = cell.initial_carry(xs.shape[1:-1]) if carry is None else carry
+    cell, weights = prepared(unclipped(cell), params)
+    carry = cell.initial_carry(weights, xs.shape[1:-1]) if carry is None else carry
     parts = carry_names(carry)
     n = len(parts)
     first = 0 if n > 1 else 1  # the one part of a carry is no path of its own
@@ -56,8 +56,8 @@ def flow_by_path(
 
     def profile(switches):
         opened = _with_switches(cell, switches[:n], switches[n], switches[n + 1])
-        probe = make_probe(cell, xs.shape[0], xs.shape[1:-1])
-        return jax.grad(lambda probe: loss(unroll(opened, params, xs, carry, probe=probe)[1]))(probe)
+        probe = make_probe(cell, weights, xs.shape[0], xs.shape[1:-1])
+        return jax.grad(lambda probe: loss(unroll(opened, weights, xs, carry, probe=probe)[1]))(probe)
 
     flows = lax.map(profile, jnp.stack([every, *alone, *without]))
     full, *rows = [jax.tree.map(lambda a, i=i: a[i], flows) for i in range(1 + 2 * len(names))]
@@ -66,11 +66,11 @@ def flow_by_path(
 
 
 def _with_switches(cell: Cell, parts: Array, elementwise: Array, matmuls: Array) -> Cell:
-    def step(params, carry, z):
+    def step(weights, carry, z):
         leaves, structure = jax.tree.flatten(carry)
         carry = structure.unflatten([_gate(a, parts[i]) for i, a in enumerate(leaves)])
-        new = cell.step(params, carry, z)
-        through_units, _ = interpret(lambda c: cell.step(params, c, z), carry, elementwise=True)
+        new = cell.step(weights, carry, z)
+        through_units, _ = interpret(lambda c: cell.step(weights, c, z), carry, elementwise=True)
 
         def join(new, e):  # the value of new; the derivative E_t and M_t, as far as each is open
             stop = lax.stop_gradient

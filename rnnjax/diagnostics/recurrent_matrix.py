@@ -29,7 +29,7 @@ class FisherMemory(NamedTuple):
 
 
 def gate_blocks(W_h: Array) -> Array:
-    """`[H, G H]` -> `[G, H, H]`, one matrix a gate, in the order of `cell.gates.of_state`."""
+    """`[H, G H]` -> `[G, H, H]`, one matrix a gate, in the order of `cell.form.of_state`."""
     H, columns = W_h.shape
     if columns % H:
         raise ValueError(f"W_h has shape {W_h.shape}; it must be [H, G H]")

@@ -10,7 +10,7 @@ from jax.scipy.special import logsumexp
 from rnnjax.diagnostics.jacobians import step_jacobians
 from rnnjax.engine.steps import flatten, pull, push, trajectory
 from rnnjax.norms import scaled_norm
-from rnnjax.types import Array, Carry, Cell, Params
+from rnnjax.types import Array, Carry, Cell, Params, prepared
 
 
 class FrobeniusSensitivity(NamedTuple):
@@ -54,14 +54,15 @@ def frobenius_sensitivity(
 
     An exact zero, such as the gradient of dead ReLUs, has log -inf. Raises ValueError for more probes than n.
     """
-    carries, zs = trajectory(cell, params, xs, carry)
+    cell, weights = prepared(cell, params)
+    carries, zs = trajectory(cell, weights, xs, carry)
     h, _ = flatten(jax.tree.map(lambda a: a[0], carries))
     if not 1 <= probes <= h.size:
         raise ValueError(f"probes is {probes}; the carry has {h.size} numbers, so it must be 1 to {h.size}")
     V = jax.random.orthogonal(key, h.size, dtype=h.dtype)[:probes]
 
     def back(V, inputs):
-        V, log = _unit(pull(cell, params, *inputs, V))
+        V, log = _unit(pull(cell, weights, *inputs, V))
         return V, log
 
     _, logs = lax.scan(back, V, (carries, zs), reverse=True)
@@ -92,7 +93,8 @@ def spectral_sensitivity(
       starts: integers `[S]` in 0 .. T - 1; all of them by default.
       iterations: of the power method.
     """
-    carries, zs = trajectory(cell, params, xs, carry)
+    cell, weights = prepared(cell, params)
+    carries, zs = trajectory(cell, weights, xs, carry)
     h, _ = flatten(jax.tree.map(lambda a: a[0], carries))
     t = jnp.arange(xs.shape[0])
     starts = t if starts is None else jnp.asarray(starts)
@@ -103,11 +105,11 @@ def spectral_sensitivity(
 
     def forth(V, inputs):
         t, carry, z = inputs
-        return since_start(t, *_unit(push(cell, params, carry, z, V)[1]), V)
+        return since_start(t, *_unit(push(cell, weights, carry, z, V)[1]), V)
 
     def back(V, inputs):
         t, carry, z = inputs
-        return since_start(t, *_unit(pull(cell, params, carry, z, V)), V)
+        return since_start(t, *_unit(pull(cell, weights, carry, z, V)), V)
 
     def iterate(V, _):
         V, logs = lax.scan(forth, V, (t, carries, zs))

@@ -120,7 +120,7 @@ def stack_layers(model: Any, inputs: Array, lengths: Array | None = None, steps:
     layers = []
     for layer, xs in zip(getattr(model, "stack", model).layers, read, strict=True):
         forward = getattr(layer, "forward_rnn", layer)
-        params = {name: value[...] for name, value in forward.weights.items()}
+        params = {name: value[...] for name, value in forward.parameters.items()}
         layers.append(Layer(forward.cell, params, xs[:steps]))
     return layers
 
@@ -171,7 +171,7 @@ def _evidence(layer: Layer, flow: Any, key: Array, probes: int, sequences: int) 
     B = xs.shape[1]
     _, after = carries_around(cell, params, xs)
     units = record_units(cell, params, xs)
-    n = flatten(cell.initial_carry(()))[0].size
+    n = flatten(cell.initial_carry(cell.weights(params), ()))[0].size
 
     def sensitivity(xs):
         return frobenius_sensitivity(cell, params, xs, key=key, probes=min(probes, n)).log_norm

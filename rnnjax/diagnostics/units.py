@@ -9,7 +9,7 @@ from jax import lax
 from jax.extend.core import Literal
 
 from rnnjax.engine.steps import carries_around, inexact, unclipped, with_inexact
-from rnnjax.types import Array, Carry, Cell, Params
+from rnnjax.types import Array, Carry, Cell, Gates, Params, Weights, prepared
 
 
 class Units(NamedTuple):
@@ -46,25 +46,25 @@ def record_units(cell: Cell, params: Params, xs: Array, carry: Carry | None = No
     operation that mixes units) stopped. Where a part of the carry is gated by f_t, it is f_t, whatever the cell
     calls it, so that it needs no name for the forget-like gate.
     """
-    cell = unclipped(cell)
-    before, _ = carries_around(cell, params, xs, carry)
-    zs = cell.project(params, xs)
+    cell, weights = prepared(unclipped(cell), params)
+    before, _ = carries_around(cell, weights, xs, carry)
+    zs = cell.project(weights, xs)
     found = Units({}, {}, {}, None, None)
-    if cell.gates is None:
-        _, recorded = interpret(lambda c: cell.step(params, c, zs), before)
+    if not isinstance(cell.form, Gates):
+        _, recorded = interpret(lambda c: cell.step(weights, c, zs), before)
         _number(found, recorded)
     else:
-        pre = _pre_activations(cell, params, before, zs)
+        pre = _pre_activations(cell, weights, before, zs)
         gates = {}
-        for name, activation in cell.gates.activations.items():
+        for name, activation in cell.form.activations.items():
             gates[name], recorded = interpret(activation, pre[name])
             if len(recorded) == 1:
                 getattr(found, recorded[0][0])[name] = gates[name]
             else:
                 _number(found, recorded)
-        _, recorded = interpret(lambda c: cell.gates.update(params, c, **gates), before)
+        _, recorded = interpret(lambda c: cell.form.update(weights, c, **gates), before)
         _number(found, recorded)
-    retention = _retention(cell, params, before, zs)
+    retention = _retention(cell, weights, before, zs)
     timescale = jax.tree.map(_timescale, retention)
     return found._replace(retention=retention, timescale=timescale)
 
@@ -148,20 +148,20 @@ def _number(found: Units, recorded) -> None:
         names[f"{kind}_{sum(name.startswith(kind) for name in names)}"] = value
 
 
-def _pre_activations(cell: Cell, params: Params, carry: Carry, zs) -> dict[str, Array]:
+def _pre_activations(cell: Cell, weights: Weights, carry: Carry, zs) -> dict[str, Array]:
     """s_t of every gate (see `Gates`)."""
-    gates = cell.gates
-    s = dict(zip(gates.of_state, jnp.split(gates.state(carry) @ params["W_h"], len(gates.of_state), -1), strict=True))
+    gates = cell.form
+    s = dict(zip(gates.of_state, jnp.split(gates.state(carry) @ weights["W_h"], len(gates.of_state), -1), strict=True))
     alone = [name for name in gates.of_state if name not in gates.of_input]
     if alone:
-        b_h = jnp.split(params["b_h"], len(alone))
+        b_h = jnp.split(weights["b_h"], len(alone))
         s |= {name: s[name] + b for name, b in zip(alone, b_h, strict=True)}
     return {name: zs.get(name, 0) + s.get(name, 0) for name in gates.activations}
 
 
-def _retention(cell: Cell, params: Params, before: Carry, zs) -> Carry:
+def _retention(cell: Cell, weights: Weights, before: Carry, zs) -> Carry:
     def elementwise(carry):
-        return interpret(lambda c: cell.step(params, c, zs), carry, elementwise=True)[0]
+        return interpret(lambda c: cell.step(weights, c, zs), carry, elementwise=True)[0]
 
     rebuild, leaves = with_inexact(before), inexact(before)
     kept = []

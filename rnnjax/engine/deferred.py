@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 from rnnjax.cells.check import as_carry
 from rnnjax.cells.gated import split
 from rnnjax.norms import norm
-from rnnjax.types import Array, Carry, Cell, Gates, Params
+from rnnjax.types import Array, Carry, Cell, Gates, Weights
 
 # d activation / ds in terms of the activation's own value, so that the pre-activation need not be kept.
 SLOPE_FROM_VALUE = {
@@ -27,47 +27,47 @@ SLOPE_FROM_VALUE = {
 }
 
 
-def deferred_scan(cell: Cell, params: Params, carry: Carry, xs: Array, mask, taps, probe) -> tuple[Carry, Array]:
+def deferred_scan(cell: Cell, weights: Weights, carry: Carry, xs: Array, mask, taps, probe) -> tuple[Carry, Array]:
     """As a plain scan of `cell.step` in values and gradients: (the last carry, ys `[T, ..., O]`).
 
     xs `[T, ..., D]`; mask `[T, ...]` or None; taps and probe as in `unroll`.
     """
-    if _project_first(xs, params, cell.gates):
-        inputs, hoisted = cell.project(params, xs), True
+    if _project_first(xs, weights, cell.form):
+        inputs, hoisted = cell.project(weights, xs), True
     else:
         inputs, hoisted = xs, False
-    carry, carries = _differentiable(cell.gates, hoisted)(params, carry, inputs, mask, taps, probe)
-    return carry, cell.output(params, carries, cell.project(params, xs))
+    carry, carries = _differentiable(cell.form, hoisted)(weights, carry, inputs, mask, taps, probe)
+    return carry, cell.output(weights, carries, cell.project(weights, xs))
 
 
-def _project_first(xs, params, gates) -> bool:
+def _project_first(xs, weights, gates) -> bool:
     """Whether W_x x_t for all t in one matmul beats widening the recurrent matmul by D columns a step.
 
     The widened matmul wins on a CPU until D is several times H: it saves writing and reading `[T, B, G H]`. With
     fewer than 4 rows a step each matmul is bound by reading its weights, and on a GPU by its launch.
     """
     D = xs.shape[-1]
-    H = params["W_h"].shape[0]
+    H = weights["W_h"].shape[0]
     rows = math.prod(xs.shape[1:-1])
     few = isinstance(rows, int) and rows < 4  # of an exported function they may be a symbol
     return jax.default_backend() != "cpu" or D > 4 * H or (few and D >= 4)
 
 
 def _differentiable(gates: Gates, hoisted: bool):
-    """`(params, carry, inputs, mask, taps, probe) -> (last carry, carries [T, ..., H])` with its own backward pass.
+    """`(weights, carry, inputs, mask, taps, probe) -> (last carry, carries [T, ..., H])` with its own backward pass.
 
     `inputs` are z where `hoisted`, x where not.
     """
 
     @jax.custom_vjp
-    def run(params, carry, inputs, mask, taps, probe):
-        last, before, _ = _forward(gates, hoisted, params, carry, inputs, mask, taps)
+    def run(weights, carry, inputs, mask, taps, probe):
+        last, before, _ = _forward(gates, hoisted, weights, carry, inputs, mask, taps)
         return last, _after(before, last)
 
     def forward(*args):
         args = jax.tree.map(lambda a: a.value, args, is_leaf=lambda a: hasattr(a, "perturbed"))
-        params, carry, inputs, mask, taps, _ = args
-        last, before, kept = _forward(gates, hoisted, params, carry, inputs, mask, taps)
+        weights, carry, inputs, mask, taps, _ = args
+        last, before, kept = _forward(gates, hoisted, weights, carry, inputs, mask, taps)
         return (last, _after(before, last)), (*args, before, kept)
 
     def backward(residuals, cotangents):
@@ -103,16 +103,16 @@ def _after(before, last):
     return jax.tree.map(lambda b, l: jnp.concatenate([b[1:], l[None]]), before, last)
 
 
-def _forward(gates: Gates, hoisted, params, carry, inputs, mask, taps):
+def _forward(gates: Gates, hoisted, weights, carry, inputs, mask, taps):
     """(the last carry, the carries before each step, (v of each step, see `_linear`, and its activations))."""
-    linear = _linear(gates, hoisted, params)
+    linear = _linear(gates, hoisted, weights)
 
     def body(carry, step_inputs):
         x, mask, tap = step_inputs
         s, v = linear(gates.state(carry), x)
         a = {name: gates.activations[name](s[name]) for name in gates.activations}
         a = lax.optimization_barrier(a)  # else XLA computes each activation again for every result that needs it
-        new = as_carry(gates.update(params, carry, **a), carry)
+        new = as_carry(gates.update(weights, carry, **a), carry)
         if tap is not None:
             new = jax.tree.map(lambda n, t: n + t.astype(n.dtype), new, tap)
         if mask is not None:
@@ -128,28 +128,28 @@ def _forward(gates: Gates, hoisted, params, carry, inputs, mask, taps):
     return last, before, (v, kept)
 
 
-def _linear(gates: Gates, hoisted, params):
+def _linear(gates: Gates, hoisted, weights):
     """`(h, x or z) -> (pre-activations by gate, v)`.
 
     Where every gate sees both h and x, v = [h, x, 1] and the weights are [W_h; W_x; b]: one matmul a step, and one for
     the gradient of all three. Elsewhere v is None.
     """
     if hoisted or gates.of_input != gates.of_state:
-        bias = split(params["b"], gates.of_input)
+        bias = split(weights["b"], gates.of_input)
         alone = tuple(name for name in gates.of_state if name not in gates.of_input)
-        bias_alone = split(params["b_h"], alone) if alone else {}
+        bias_alone = split(weights["b_h"], alone) if alone else {}
 
         def linear(h, x):
-            s = split(h @ params["W_h"], gates.of_state)
+            s = split(h @ weights["W_h"], gates.of_state)
             s = {name: s[name] + bias_alone[name] if name in bias_alone else s[name] for name in s}
             if hoisted:
                 z = x
             else:
-                z = split(x @ params["W_x"], gates.of_input)
+                z = split(x @ weights["W_x"], gates.of_input)
                 z = {name: z[name] + bias[name] for name in z}
             return {n: s[n] + z[n] if n in s and n in z else s.get(n, z.get(n)) for n in gates.activations}, None
     else:
-        W = jnp.concatenate([params["W_h"], params["W_x"], params["b"][None]])
+        W = jnp.concatenate([weights["W_h"], weights["W_x"], weights["b"][None]])
 
         def linear(h, x):
             v = jnp.concatenate([h, x, jnp.ones((*h.shape[:-1], 1), h.dtype)], axis=-1)
@@ -159,12 +159,12 @@ def _linear(gates: Gates, hoisted, params):
 
 
 def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
-    params, carry0, inputs, mask, taps, probe, before, (v, kept) = residuals
+    weights, carry0, inputs, mask, taps, probe, before, (v, kept) = residuals
     matrices = {"W_x", "W_h", "b", "b_h"}
     # Vectors that `update` uses are given to each batch element by itself; their gradient is summed at the end.
     batch_shape = gates.state(carry0).shape[:-1]
-    vectors = {n: jnp.broadcast_to(v, (*batch_shape, *v.shape)) for n, v in params.items() if n not in matrices}
-    W_h_T = params["W_h"].T
+    vectors = {n: jnp.broadcast_to(v, (*batch_shape, *v.shape)) for n, v in weights.items() if n not in matrices}
+    W_h_T = weights["W_h"].T
     input_alone = tuple(name for name in gates.of_input if name not in gates.of_state)
     dlast = _instantiate(dlast, carry0)
     dcarries = jax.tree.map(lambda d: None if _is_zero(d) else d, dcarries, is_leaf=_is_zero)
@@ -207,28 +207,28 @@ def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
     (dcarry, dvectors), (ds_state, ds_input, dtaps, dprobe) = lax.scan(
         body, state, (kept, before, mask, dcarries), reverse=True
     )
-    dparams = {n: jnp.sum(d, axis=tuple(range(d.ndim - 1))) for n, d in dvectors.items()}
+    dweights = {n: jnp.sum(d, axis=tuple(range(d.ndim - 1))) for n, d in dvectors.items()}
     if v is not None:
-        H, D = params["W_h"].shape[0], params["W_x"].shape[0]
-        dparams["W_h"], dparams["W_x"], db = jnp.split(_outer(v, ds_state), [H, H + D])
-        dparams["b"] = db[0]
+        H, D = weights["W_h"].shape[0], weights["W_x"].shape[0]
+        dweights["W_h"], dweights["W_x"], db = jnp.split(_outer(v, ds_state), [H, H + D])
+        dweights["b"] = db[0]
     else:
-        dparams["W_h"] = _outer(gates.state(before), ds_state)
+        dweights["W_h"] = _outer(gates.state(before), ds_state)
         db = split(jnp.sum(ds_state, axis=tuple(range(ds_state.ndim - 1))), gates.of_state)
         db |= {n: jnp.sum(d, axis=tuple(range(d.ndim - 1))) for n, d in ds_input.items()}
         alone = tuple(n for n in gates.of_state if n not in gates.of_input)
         if alone:
-            dparams["b_h"] = jnp.concatenate([db[n] for n in alone])
+            dweights["b_h"] = jnp.concatenate([db[n] for n in alone])
     if hoisted:
         dinputs = {**split(ds_state, gates.of_state), **ds_input}
         dinputs = {n: dinputs[n] for n in gates.of_input}
-        dparams["W_x"], dparams["b"] = jnp.zeros_like(params["W_x"]), jnp.zeros_like(params["b"])
+        dweights["W_x"], dweights["b"] = jnp.zeros_like(weights["W_x"]), jnp.zeros_like(weights["b"])
     else:
         if v is None:
-            dparams["b"] = jnp.concatenate([db[n] for n in gates.of_input])
+            dweights["b"] = jnp.concatenate([db[n] for n in gates.of_input])
             dW = split(_outer(inputs, ds_state), gates.of_state) | {n: _outer(inputs, d) for n, d in ds_input.items()}
-            dparams["W_x"] = jnp.concatenate([dW[n] for n in gates.of_input], axis=-1)
-        W_x = split(params["W_x"], gates.of_input)
+            dweights["W_x"] = jnp.concatenate([dW[n] for n in gates.of_input], axis=-1)
+        W_x = split(weights["W_x"], gates.of_input)
         through_state = jnp.concatenate(
             [W_x.get(n, jnp.zeros_like(W_x[gates.of_input[0]])) for n in gates.of_state], axis=-1
         )
@@ -240,7 +240,7 @@ def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
         return jax.tree.map(lambda d, a: (d if jnp.iscomplexobj(a) else d.real).astype(a.dtype), tree, like)
 
     return (
-        cast(dparams, params),
+        cast(dweights, weights),
         cast(dcarry, carry0),
         cast(dinputs, inputs),
         None,

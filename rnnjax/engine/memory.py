@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.engine.unroll import unroll
-from rnnjax.types import Cell
+from rnnjax.types import Cell, Gates
 
 
 class Plan(NamedTuple):
@@ -59,16 +59,17 @@ def plan_segments(
 def bytes_a_step(cell: Cell, batch_shape: tuple[int, ...], input_size: int, outputs: str = "last"):
     """Bytes a step: (kept for or made in the backward pass of a segment, always there, of a carry)."""
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), input_size))
-    carry = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
+    weights = jax.eval_shape(cell.weights, params)
+    carry = jax.eval_shape(lambda w: cell.initial_carry(w, batch_shape), weights)
     x = jax.ShapeDtypeStruct((*batch_shape, input_size), jnp.float32)
     y = jax.eval_shape(lambda p, x: unroll(cell, p, x[None], outputs="last")[1], params, x)
     fixed = _bytes(x) + (2 * _bytes(y) if outputs == "every" else 0)
-    if cell.gates is not None:  # the carry and the gates, and in the backward pass the gates' gradient
-        unit = _bytes(cell.gates.state(carry))
-        return _bytes(carry) + unit * 2 * len(cell.gates.activations), fixed, _bytes(carry)
-    z = jax.eval_shape(cell.project, params, x)
-    residuals = jax.eval_shape(lambda p, c, z: jax.vjp(cell.step, p, c, z)[1], params, carry, z)
-    loop_invariant = {leaf.shape for leaf in jax.tree.leaves(params)}
+    if isinstance(cell.form, Gates):  # the carry and the gates, and in the backward pass the gates' gradient
+        unit = _bytes(cell.form.state(carry))
+        return _bytes(carry) + unit * 2 * len(cell.form.activations), fixed, _bytes(carry)
+    z = jax.eval_shape(cell.project, weights, x)
+    residuals = jax.eval_shape(lambda w, c, z: jax.vjp(cell.step, w, c, z)[1], weights, carry, z)
+    loop_invariant = {leaf.shape for leaf in jax.tree.leaves(weights)}
     kept = sum(_bytes(leaf) for leaf in jax.tree.leaves(residuals) if leaf.shape not in loop_invariant)
     return kept + 2 * _bytes(z), fixed, _bytes(carry)
 

@@ -13,15 +13,16 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from rnnjax.engine.unroll import unroll
-from rnnjax.types import Array, Carry, Cell, Params
+from rnnjax.types import Array, Carry, Cell, Params, Weights, prepared
 
 
 def carries_around(
     cell: Cell, params: Params, xs: Array, carry: Carry | None = None, lengths: Array | None = None
 ) -> tuple[Carry, Carry]:
     """The carries (before, after) every step of `xs` `[T, ..., D]`, with a leading T; past `lengths` the last ones."""
-    carry = cell.initial_carry(xs.shape[1:-1]) if carry is None else carry
-    last, after = unroll(cell._replace(output=lambda params, carry, z: carry), params, xs, carry, lengths=lengths)
+    cell, weights = prepared(cell, params)
+    carry = cell.initial_carry(weights, xs.shape[1:-1]) if carry is None else carry
+    last, after = unroll(cell._replace(output=lambda weights, carry, z: carry), weights, xs, carry, lengths=lengths)
     if lengths is not None:  # `unroll` shows zeros there
         valid = jnp.arange(xs.shape[0]).reshape(-1, *[1] * lengths.ndim) < lengths
         fit = lambda a: valid.reshape(*valid.shape, *[1] * (a.ndim - valid.ndim))  # noqa: E731
@@ -30,30 +31,30 @@ def carries_around(
     return before, after
 
 
-def trajectory(cell: Cell, params: Params, xs: Array, carry: Carry | None) -> tuple[Carry, Any]:
+def trajectory(cell: Cell, weights: Weights, xs: Array, carry: Carry | None) -> tuple[Carry, Any]:
     """(the carry *before* each step, z of each step), each with a leading T."""
-    carry, zs = start(cell, params, xs, carry)
-    return lax.scan(lambda carry, z: (_advance(cell, params, carry, z), carry), carry, zs)[1], zs
+    carry, zs = start(cell, weights, xs, carry)
+    return lax.scan(lambda carry, z: (_advance(cell, weights, carry, z), carry), carry, zs)[1], zs
 
 
-def start(cell: Cell, params: Params, xs: Array, carry: Carry | None) -> tuple[Carry, Any]:
-    """The carry before the first step, in the precision of `params` and `xs`, and z of every step."""
+def start(cell: Cell, weights: Weights, xs: Array, carry: Carry | None) -> tuple[Carry, Any]:
+    """The carry before the first step, in the precision of `weights` and `xs`, and z of every step."""
     chex.assert_rank(xs, 2)
-    carry = cell.initial_carry(()) if carry is None else carry
-    return in_one_precision(params, xs, carry)[2], cell.project(params, xs)
+    carry = cell.initial_carry(weights, ()) if carry is None else carry
+    return in_one_precision(weights, xs, carry)[2], cell.project(weights, xs)
 
 
-def push(cell: Cell, params: Params, carry: Carry, z: Any, V: Array) -> tuple[Carry, Array]:
+def push(cell: Cell, weights: Weights, carry: Carry, z: Any, V: Array) -> tuple[Carry, Array]:
     """(the next carry, J v for each row v of V `[k, n]`), in forward mode."""
     h, restore = flatten(carry)
-    _, jvp, new = jax.linearize(lambda h: _flat_step(cell, params, restore(h), z), h, has_aux=True)
+    _, jvp, new = jax.linearize(lambda h: _flat_step(cell, weights, restore(h), z), h, has_aux=True)
     return new, jax.vmap(jvp)(V)
 
 
-def pull(cell: Cell, params: Params, carry: Carry, z: Any, V: Array) -> Array:
+def pull(cell: Cell, weights: Weights, carry: Carry, z: Any, V: Array) -> Array:
     """v J for each row v of V `[k, n]`, in reverse mode."""
     h, restore = flatten(carry)
-    _, vjp, _ = jax.vjp(lambda h: _flat_step(cell, params, restore(h), z), h, has_aux=True)
+    _, vjp, _ = jax.vjp(lambda h: _flat_step(cell, weights, restore(h), z), h, has_aux=True)
     return jax.vmap(lambda v: vjp(v)[0])(V)
 
 
@@ -88,15 +89,15 @@ def with_inexact(tree: Any) -> Callable[[list[Array]], Any]:
     return rebuild
 
 
-def in_one_precision(params: Params, xs: Array, carry: Carry) -> tuple[Params, Array, Carry]:
-    """The same as precise as params and xs together, float32 at least; what is complex or an integer stays so."""
-    dtype = jnp.finfo(jnp.result_type(xs, *jax.tree.leaves(params), jnp.float32)).dtype
+def in_one_precision(weights: Weights, xs: Array, carry: Carry) -> tuple[Weights, Array, Carry]:
+    """The same as precise as weights and xs together, float32 at least; what is complex or an integer stays so."""
+    dtype = jnp.finfo(jnp.result_type(xs, *jax.tree.leaves(weights), jnp.float32)).dtype
 
     def cast(a):
         kind = jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(a) else dtype
         return jnp.asarray(a, kind if inexact(a) else None)
 
-    return jax.tree.map(cast, (params, xs, carry))
+    return jax.tree.map(cast, (weights, xs, carry))
 
 
 def carry_names(carry: Carry) -> tuple[str, ...]:
@@ -133,13 +134,13 @@ def unclipped(cell: Cell) -> Cell:
     return cell if plain is None else cell._replace(**plain)
 
 
-def _flat_step(cell, params, carry, z):
-    new = _advance(unclipped(cell), params, carry, z)
+def _flat_step(cell, weights, carry, z):
+    new = _advance(unclipped(cell), weights, carry, z)
     return flatten(new)[0], new
 
 
-def _advance(cell, params, carry, z):
-    return jax.tree.map(lambda a, old: a.astype(old.dtype), cell.step(params, carry, z), carry)
+def _advance(cell, weights, carry, z):
+    return jax.tree.map(lambda a, old: a.astype(old.dtype), cell.step(weights, carry, z), carry)
 
 
 def _real_parts(leaf):

@@ -11,7 +11,7 @@ from jax import lax
 from rnnjax.cells.check import as_carry, given_carry, like
 from rnnjax.engine.deferred import all_varying, deferred_scan
 from rnnjax.norms import norm
-from rnnjax.types import Array, Carry, Cell, Params
+from rnnjax.types import Array, Carry, Cell, Gates, Params
 
 METHODS = ("auto", "scan", "deferred")
 
@@ -30,10 +30,11 @@ def unroll(
     segments: int = 1,
     method: str = "auto",
     dtype: jnp.dtype | None = None,
+    key: Array | None = None,
 ) -> tuple[Carry, Array]:
     """Runs `cell` over `xs`.
 
-        z_t = project(x_t);   h_t = step(h_{t-1}, z_t) + tap_t;   y_t = output(h_t, z_t)
+        w = weights(params);   z_t = project(w, x_t);   h_t = step(w, h_{t-1}, z_t) + tap_t;   y_t = output(w, h_t, z_t)
 
     Args:
       cell: the cell.
@@ -51,9 +52,10 @@ def unroll(
       segments: into how many pieces to cut time. Above 1, only the carries between pieces are kept for the backward
         pass, and each piece is run again when its turn comes (Chen et al. 2016, arXiv:1604.06174).
       method: "scan" is `jax.lax.scan` differentiated as it stands, for any cell and any transformation. "deferred"
-        takes the weight gradients in one matmul after the backward scan; it needs `cell.gates`, and forward-mode
+        takes the weight gradients in one matmul after the backward scan; it needs a `form` of `Gates`, and forward-mode
         differentiation (`jax.jvp`, `jax.jacfwd`) of the result is not defined. "auto" is "deferred" where it can be.
       dtype: what to compute in; that of `params` and `xs` by default.
+      key: what `cell.project` draws its noise from, for all steps in one call; without one, nothing is drawn.
 
     Returns (the carry after the last step, ys).
 
@@ -64,7 +66,7 @@ def unroll(
         raise ValueError(f"unknown method {method!r}; allowed: {', '.join(METHODS)}")
     if outputs not in ("every", "last"):
         raise ValueError(f"outputs is {outputs!r}; allowed: 'every', 'last'")
-    if method == "deferred" and cell.gates is None:
+    if method == "deferred" and not isinstance(cell.form, Gates):
         raise ValueError("method 'deferred' needs a cell made of gates (see cells.gated); use 'scan'")
     T, *batch_shape = xs.shape[:-1]
     batch_shape = tuple(batch_shape)
@@ -74,31 +76,36 @@ def unroll(
         raise ValueError(f"xs has no steps: shape {xs.shape}")
     lengths = clean_lengths(lengths, T, batch_shape)
 
-    carry = cell.initial_carry(batch_shape) if carry is None else given_carry(cell, carry, batch_shape)
+    weights = cell.weights(params)
+    own = cell.initial_carry(weights, batch_shape)
+    carry = own if carry is None else given_carry(own, carry)
     taps, probe = (
-        dummy if dummy is None else like(name, dummy, jax.eval_shape(lambda make=make: make(cell, T, batch_shape)))
-        for name, dummy, make in (("taps", taps, make_taps), ("probe", probe, make_probe))
+        dummy if dummy is None else like(name, dummy, jax.eval_shape(lambda make=make: make(own, T, batch_shape)))
+        for name, dummy, make in (("taps", taps, _taps), ("probe", probe, _probe))
     )
-    params, xs, carry = _all_in_precision(dtype, params, xs, carry)
-    params, xs, carry, lengths, taps, probe = all_varying(params, xs, carry, lengths, taps, probe)
+    weights, xs, carry = _all_in_precision(dtype, weights, xs, carry)
+    weights, xs, carry, lengths, taps, probe = all_varying(weights, xs, carry, lengths, taps, probe)
     flip = functools.partial(_flip, lengths=lengths) if reverse else lambda tree: tree
     mask = None if lengths is None else _valid(lengths, T)
     xs = zero_past(flip(xs), lengths)  # where padding is not finite, 0 times its gradient would not be either
-    run = _scan if method == "scan" or cell.gates is None else deferred_scan
+    if key is not None:  # what is drawn is drawn for all steps at once, whatever the pieces: z stands for x from here
+        xs = cell.project(weights, xs, key)
+        cell = cell._replace(project=_drawn)
+    run = _scan if method == "scan" or not isinstance(cell.form, Gates) else deferred_scan
 
     def piece(carry, inputs):
         xs, mask, taps, probe = inputs
-        return run(cell, params, carry, xs, mask, taps, probe)
+        return run(cell, weights, carry, xs, mask, taps, probe)
 
     inputs = (xs, mask, flip(taps), flip(probe))
     if segments == 1:
         carry, ys = piece(carry, inputs)
     else:
-        carry, ys = _in_segments(piece, carry, inputs, min(segments, T), T)
+        carry, ys = _in_segments(piece, carry, inputs, min(segments, T), T, batch_shape)
 
     if outputs == "last":
-        last = xs[-1] if lengths is None else last_valid(xs, lengths)
-        y = cell.output(params, carry, cell.project(params, last))
+        last = jax.tree.map(lambda a: a[-1] if lengths is None else last_valid(a, lengths), xs)
+        y = cell.output(weights, carry, cell.project(weights, last))
         return carry, y if lengths is None else jax.tree.map(lambda a: _where(lengths > 0, a, 0), y)
     return carry, flip(zero_past(ys, lengths))
 
@@ -143,46 +150,57 @@ def last_valid(values: Array, lengths: Array) -> Array:
     return jnp.take_along_axis(values, index.reshape(*index.shape, *[1] * (values.ndim - index.ndim)), axis=0)[0]
 
 
-def make_taps(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
+def make_taps(cell: Cell, params: Params, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
     """Zeros `[T, ..., H]` for each part of the carry: differentiate by them to get dL/dh_t for every t."""
-    shapes = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
+    return _taps(jax.eval_shape(lambda p: cell.initial_carry(cell.weights(p), batch_shape), params), T, batch_shape)
 
+
+def make_probe(cell: Cell, params: Params, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
+    """Zeros `[T, ...]` for each part of the carry: differentiate by them to get |dL/dh_t| for every t."""
+    return _probe(jax.eval_shape(lambda p: cell.initial_carry(cell.weights(p), batch_shape), params), T, batch_shape)
+
+
+def _taps(carry, T, batch_shape):
     def zeros(leaf):  # an integer has no gradient, but its tap must be something to differentiate by
         return jnp.zeros((T, *leaf.shape), leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else float)
 
-    return jax.tree.map(zeros, shapes)
+    return jax.tree.map(zeros, carry)
 
 
-def make_probe(cell: Cell, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
-    """Zeros `[T, ...]` for each part of the carry: differentiate by them to get |dL/dh_t| for every t."""
-    shapes = jax.eval_shape(lambda: cell.initial_carry(batch_shape))
-
+def _probe(carry, T, batch_shape):
     def zeros(leaf):  # real, whatever the part is: a complex number has a real norm, and an integer's stays 0
         kind = jnp.finfo(leaf.dtype).dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else float
         return jnp.zeros((T, *batch_shape), kind)
 
-    return jax.tree.map(zeros, shapes)
+    return jax.tree.map(zeros, carry)
 
 
-def _scan(cell, params, carry, xs, mask, taps, probe):
+def _drawn(weights, z, key=None):
+    """The projection of a cell that is given z, as its noise is drawn already."""
+    return z
+
+
+def _scan(cell, weights, carry, xs, mask, taps, probe):
     """`lax.scan` of `cell.step`, differentiated by JAX as it stands."""
-    zs = cell.project(params, xs)
-    shown = jax.eval_shape(cell.output, params, carry, jax.tree.map(lambda z: z[0], zs))
-    inside = _features(carry, xs.ndim - 2) > 4 * _features(shown, xs.ndim - 2)
+    zs = cell.project(weights, xs)
+    shown = jax.eval_shape(cell.output, weights, carry, jax.tree.map(lambda z: z[0], zs))
+    alone = jax.eval_shape(lambda: cell.initial_carry(weights, ()))
+    batch_ndim = jax.tree.leaves(carry)[0].ndim - jax.tree.leaves(alone)[0].ndim
+    inside = _features(carry, batch_ndim) > 4 * _features(shown, batch_ndim)
 
     def body(carry, inputs):
         z, mask, tap, probe = inputs
-        new = as_carry(cell.step(params, carry, z), carry)
+        new = as_carry(cell.step(weights, carry, z), carry)
         if tap is not None:
             new = jax.tree.map(lambda a, b: a + b.astype(a.dtype), new, tap)
         if probe is not None:
             new = jax.tree.map(_probed, new, probe)
         if mask is not None:
             new = jax.tree.map(lambda a, old: _where(mask, a, old), new, carry)
-        return new, (cell.output(params, new, z) if inside else new)
+        return new, (cell.output(weights, new, z) if inside else new)
 
     carry, ys = lax.scan(body, carry, (zs, mask, taps, probe))
-    return carry, ys if inside else cell.output(params, ys, zs)
+    return carry, ys if inside else cell.output(weights, ys, zs)
 
 
 def _probed(h, dummy):
@@ -201,13 +219,13 @@ def _probed_backward(dummy, dh):
 _probe_identity.defvjp(lambda h, dummy: (h, dummy), _probed_backward)
 
 
-def _in_segments(piece, carry, inputs, segments, T):
+def _in_segments(piece, carry, inputs, segments, T, batch_shape):
     length = -(-T // segments)
     segments = -(-T // length)
     xs, mask, taps, probe = inputs
     padding = segments * length - T
     if padding and mask is None:  # the last piece is shorter: its carry stops where time ends
-        mask = jnp.broadcast_to(jnp.arange(T).reshape(T, *[1] * (xs.ndim - 2)) < T, xs.shape[:-1])
+        mask = jnp.ones((T, *batch_shape), bool)
 
     def cut(a):
         a = jnp.pad(a, [(0, padding)] + [(0, 0)] * (a.ndim - 1)) if padding else a
@@ -239,14 +257,14 @@ def _where(mask, a, b):
     return jnp.where(mask.reshape(*mask.shape, *[1] * (a.ndim - mask.ndim)), a, b)
 
 
-def _all_in_precision(dtype, params, xs, carry):
-    """All three cast to `dtype`, or to what params and xs are in together; where they are integers, the default."""
+def _all_in_precision(dtype, weights, xs, carry):
+    """All three cast to `dtype`, or to what weights and xs are in together; where they are integers, the default."""
     if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(f"dtype is {jnp.dtype(dtype)}; allowed: a floating or complex one")
     if dtype is None:
-        dtype = jnp.result_type(xs, *jax.tree.leaves(params))
+        dtype = jnp.result_type(xs, *jax.tree.leaves(weights))
         dtype = dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(dtype, float)
-    return jax.tree.map(lambda a: in_precision(a, dtype), (params, xs, carry))
+    return jax.tree.map(lambda a: in_precision(a, dtype), (weights, xs, carry))
 
 
 def in_precision(a, dtype):

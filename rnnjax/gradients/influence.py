@@ -1,11 +1,11 @@
 """The influence dh_t/dtheta of the parameters on the state, carried forwards: RTRL, SnAp-1 and UORO for one sequence.
 
-Every estimate is `(cell, params, carry, xs, length, dys, dlast, key) -> (dparams, dxs, dcarry)`:
+Every estimate is `(cell, weights, carry, xs, length, dys, dlast, key) -> (dweights, dxs, dcarry)`:
 
-    xs [T, D]; length [], the valid steps; dys [T, ...], dL/dy_t; dlast, dparams, dxs and dcarry, the gradients by the
-    last carry, by params, xs and the first carry: lists of the leaves that are not integers.
+    xs [T, D]; length [], the valid steps; dys [T, ...], dL/dy_t; dlast, dweights, dxs and dcarry, the gradients by the
+    last carry, by weights, xs and the first carry: lists of the leaves that are not integers.
 
-theta is all parameters, h the carry and x an input, each as one vector of reals, `[N]`, `[n]` and `[d]` (see
+theta is all weights, h the carry and x an input, each as one vector of reals, `[N]`, `[n]` and `[d]` (see
 `jacobians.flatten`).
 """
 
@@ -24,34 +24,34 @@ from rnnjax.types import Array, Carry
 EPSILON = 1e-7  # keeps UORO's ratios of norms finite (Tallec & Ollivier 2018, algorithm 1)
 
 
-def rtrl(cell, params, carry, xs, length, dys, dlast, key):
+def rtrl(cell, weights, carry, xs, length, dys, dlast, key):
     """M_t = I_t + J_t M_{t-1};  dL/dtheta = sum_t (dL_t/dh_t) M_t."""
-    dparams, _ = _with_influence(cell, params, carry, xs, length, dys, dlast, lambda M: M)
+    dweights, _ = _with_influence(cell, weights, carry, xs, length, dys, dlast, lambda M: M)
     rebuild, rebuild_xs = with_inexact(carry), with_inexact(xs)
 
     def replay(xs, first):
         def body(carry, inputs):
             x, valid = inputs
-            z = cell.project(params, x)
-            new = _freeze(valid, cell.step(params, carry, z), carry)
-            return new, _freeze(valid, cell.output(params, new, z), None)
+            z = cell.project(weights, x)
+            new = _freeze(valid, cell.step(weights, carry, z), carry)
+            return new, _freeze(valid, cell.output(weights, new, z), None)
 
         xs = rebuild_xs(xs)
         last, ys = lax.scan(body, rebuild(first), (xs, jnp.arange(xs.shape[0]) < length))
         return ys, inexact(last)
 
     _, pull = jax.vjp(replay, inexact(xs), inexact(carry))
-    return dparams, *pull((dys, dlast))
+    return dweights, *pull((dys, dlast))
 
 
-def snap1(cell, params, carry, xs, length, dys, dlast, key):
+def snap1(cell, weights, carry, xs, length, dys, dlast, key):
     """M_t = I_t + P (J_t M_{t-1}), P the pattern of I_t."""
-    pattern = _pattern(cell, params, carry, xs)
-    dparams, dxs = _with_influence(cell, params, carry, xs, length, dys, dlast, lambda M: jnp.where(pattern, M, 0))
-    return dparams, _by_step(xs, dxs), jax.tree.map(jnp.zeros_like, inexact(carry))
+    pattern = _pattern(cell, weights, carry, xs)
+    dweights, dxs = _with_influence(cell, weights, carry, xs, length, dys, dlast, lambda M: jnp.where(pattern, M, 0))
+    return dweights, _by_step(xs, dxs), jax.tree.map(jnp.zeros_like, inexact(carry))
 
 
-def uoro(cell, params, carry, xs, length, dys, dlast, key):
+def uoro(cell, weights, carry, xs, length, dys, dlast, key):
     """M_t replaced by s_t theta_t^T, with E[s_t theta_t^T] = M_t over signs nu_t.
 
     s_t = rho_0 J_t s_{t-1} + rho_1 nu_t;   theta_t = theta_{t-1} / rho_0 + nu_t I_t / rho_1
@@ -59,7 +59,7 @@ def uoro(cell, params, carry, xs, length, dys, dlast, key):
 
     theta_t is a sum over the steps before t, and so is its like for xs; the latter is summed backwards at the end.
     """
-    theta, unravel = flatten(params)
+    theta, unravel = flatten(weights)
 
     def body(state, inputs):
         carry, s, influence, grad = state
@@ -87,14 +87,14 @@ def uoro(cell, params, carry, xs, length, dys, dlast, key):
         share, rho_0 = inputs
         return (share + later) / rho_0, share + later
 
-    _, weights = lax.scan(back, jnp.zeros((), shares.dtype), (shares, rho_0), reverse=True)
-    dxs = _by_step(xs, dxs_shown + weights[:, None] * dxs)
-    return _by_leaf(params, grad), dxs, jax.tree.map(jnp.zeros_like, inexact(carry))
+    _, later = lax.scan(back, jnp.zeros((), shares.dtype), (shares, rho_0), reverse=True)
+    dxs = _by_step(xs, dxs_shown + later[:, None] * dxs)
+    return _by_leaf(weights, grad), dxs, jax.tree.map(jnp.zeros_like, inexact(carry))
 
 
-def _with_influence(cell, params, carry, xs, length, dys, dlast, keep):
-    """(dparams, dxs through each step alone), with `keep` applied to J_t M_{t-1} `[n, N]`."""
-    theta, unravel = flatten(params)
+def _with_influence(cell, weights, carry, xs, length, dys, dlast, keep):
+    """(dweights, dxs through each step alone), with `keep` applied to J_t M_{t-1} `[n, N]`."""
+    theta, unravel = flatten(weights)
 
     def body(state, inputs):
         carry, M, grad = state
@@ -110,7 +110,7 @@ def _with_influence(cell, params, carry, xs, length, dys, dlast, keep):
     h = flatten(carry)[0]
     start = (carry, jnp.zeros((h.size, theta.size), h.dtype), jnp.zeros_like(theta))
     (_, _, grad), dxs = lax.scan(body, start, _inputs(carry, xs, length, dys, dlast))
-    return _by_leaf(params, grad), dxs
+    return _by_leaf(weights, grad), dxs
 
 
 class _Step(NamedTuple):
@@ -128,16 +128,16 @@ def _step(cell, unravel, theta, carry, x, valid) -> _Step:
     x, restore_x = flatten(x)
 
     def advance(theta, h, x):
-        params, old = unravel(theta), restore(h)
-        new = _freeze(valid, cell.step(params, old, cell.project(params, restore_x(x))), old)
+        weights, old = unravel(theta), restore(h)
+        new = _freeze(valid, cell.step(weights, old, cell.project(weights, restore_x(x))), old)
         return flatten(new)[0], new
 
     _, pull, new = jax.vjp(advance, theta, h, x, has_aux=True)
     new_h, new_restore = flatten(new)
 
     def show(theta, h, x):
-        params = unravel(theta)
-        return cell.output(params, new_restore(h), cell.project(params, restore_x(x)))
+        weights = unravel(theta)
+        return cell.output(weights, new_restore(h), cell.project(weights, restore_x(x)))
 
     def push(tangent):
         return jax.jvp(lambda h: advance(theta, h, x)[0], (h,), (tangent,))[1]
@@ -173,13 +173,13 @@ def _freeze(valid, new, old):
     return jax.tree.map(lambda a, b: jnp.where(valid, a.astype(b.dtype), b), new, old)
 
 
-def _pattern(cell, params, carry, xs):
+def _pattern(cell, weights, carry, xs):
     """Which entries of I_t `[n, N]` can differ from zero: those that do at one of 32 random points or more.
 
     Random and not where training stands, so that a zero input or a closed ReLU is not taken for the cell's structure;
     but integer inputs, which may choose parameters, are those of the sequence, all of them.
     """
-    theta, unravel = flatten(params)
+    theta, unravel = flatten(weights)
     h, restore = flatten(carry)
     T = xs.shape[0]
 

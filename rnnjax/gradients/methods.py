@@ -16,7 +16,7 @@ from rnnjax.engine.steps import in_one_precision, inexact, unclipped
 from rnnjax.engine.unroll import clean_lengths, last_valid, unroll, zero_past
 from rnnjax.gradients import influence
 from rnnjax.norms import norm
-from rnnjax.types import Array, Carry, Cell, Params
+from rnnjax.types import Array, Carry, Cell, Params, prepared
 
 ONLINE = ("rtrl", "snap1", "uoro")  # without a backward pass over the parameters
 METHODS = ("bptt", "tbptt:K", *ONLINE)
@@ -146,7 +146,7 @@ def compare_gradients(
     """
     chex.assert_rank(xs, 3)
     cell, B = unclipped(cell), xs.shape[1]
-    carry = cell.initial_carry((B,)) if carry is None else carry
+    carry = cell.initial_carry(cell.weights(params), (B,)) if carry is None else carry
     copies = jax.tree.map(lambda p: jnp.broadcast_to(p, (B, *p.shape)), params)
 
     def of_sequences(method, key):  # [B, N], whose sum is the gradient
@@ -188,6 +188,7 @@ def _bptt(cell, params, xs, carry=None, *, lengths=None, key=None, **options):
 
 def _truncated(K, cell, params, xs, carry=None, *, lengths=None, outputs="every", key=None, **options):
     T, K = xs.shape[0], min(K, xs.shape[0])
+    cell, weights = prepared(cell, params)
     lengths = clean_lengths(lengths, T, xs.shape[1:-1])
     # The first piece of each sequence takes the remainder, so that its last one has K steps.
     if lengths is None:
@@ -195,7 +196,7 @@ def _truncated(K, cell, params, xs, carry=None, *, lengths=None, outputs="every"
     else:
         lead, size, count = jnp.where(lengths % K, lengths % K, K), K, -(-(T - 1) // K)
     ends = None if lengths is None else _bounded(lengths, 0, lead)
-    carry, first = unroll(cell, params, xs[:size], carry, lengths=ends, **options)
+    carry, first = unroll(cell, weights, xs[:size], carry, lengths=ends, **options)
 
     def piece(carry, begin):
         if lengths is None:
@@ -203,7 +204,7 @@ def _truncated(K, cell, params, xs, carry=None, *, lengths=None, outputs="every"
         else:
             left = _bounded(lengths, begin, K)
             steps, carry = _steps(xs, begin, K), _cut(carry, left)
-        return unroll(cell, params, steps, carry, lengths=left, **options)
+        return unroll(cell, weights, steps, carry, lengths=left, **options)
 
     begins = jnp.arange(count).reshape(-1, *[1] * jnp.ndim(lead)) * K + lead
     carry, rest = lax.scan(piece, carry, begins)
@@ -258,17 +259,19 @@ def _online(estimate, name, cell, params, xs, carry=None, *, lengths=None, outpu
     T, batch_shape = xs.shape[0], xs.shape[1:-1]
     lengths = clean_lengths(lengths, T, batch_shape)
     xs = zero_past(xs, lengths)
-    carry = cell.initial_carry(batch_shape) if carry is None else given_carry(cell, carry, batch_shape)
+    cell, weights = prepared(cell, params)  # the estimates are of their gradient: params get theirs through it
+    own = cell.initial_carry(weights, batch_shape)
+    carry = own if carry is None else given_carry(own, carry)
 
     @jax.custom_vjp
-    def run(params, xs, carry, lengths, key):
-        return unroll(cell, params, xs, carry, lengths=lengths, **options)
+    def run(weights, xs, carry, lengths, key):
+        return unroll(cell, weights, xs, carry, lengths=lengths, **options)
 
     def forward(*args):
         return run(*args), args
 
     def backward(args, cotangents):
-        params, xs, carry, lengths, key = args
+        weights, xs, carry, lengths, key = args
         dlast, dys = cotangents
         B = math.prod(batch_shape)
         lengths = jnp.full(batch_shape, T) if lengths is None else lengths
@@ -276,25 +279,25 @@ def _online(estimate, name, cell, params, xs, carry=None, *, lengths=None, outpu
         def merge(tree, axis):  # all batch dimensions as one
             return jax.tree.map(lambda a: a.reshape(*a.shape[:axis], B, *a.shape[axis + len(batch_shape) :]), tree)
 
-        wide, *sequences = in_one_precision(params, xs, carry)
+        wide, *sequences = in_one_precision(weights, xs, carry)
         inputs = (merge(sequences[0], 1), merge(sequences[1], 0), lengths.ravel(), merge(dys, 1))
         dlast = [d for d in jax.tree.leaves(dlast) if d.dtype != jax.dtypes.float0]
         inputs = (*inputs, merge(dlast, 0), jax.random.split(key, B))
         sequence = functools.partial(_sequence, estimate, cell, wide)
-        dparams, dxs, dcarry = jax.vmap(sequence, (1, 0, 0, 1, 0, 0), (0, 1, 0))(*inputs)
-        dparams = [jnp.sum(d, axis=0) for d in dparams]
-        return _like(params, dparams), _like(xs, dxs), _like(carry, dcarry), None, None
+        dweights, dxs, dcarry = jax.vmap(sequence, (1, 0, 0, 1, 0, 0), (0, 1, 0))(*inputs)
+        dweights = [jnp.sum(d, axis=0) for d in dweights]
+        return _like(weights, dweights), _like(xs, dxs), _like(carry, dcarry), None, None
 
     run.defvjp(forward, backward)
-    carry, ys = run(params, xs, carry, lengths, key)
+    carry, ys = run(weights, xs, carry, lengths, key)
     return carry, _select(ys, lengths, outputs)
 
 
-def _sequence(estimate, cell, params, xs, carry, length, dys, dlast, key):
+def _sequence(estimate, cell, weights, xs, carry, length, dys, dlast, key):
     """`estimate` of one sequence, given the cotangents in the precision of what it computes."""
-    shown = jax.eval_shape(lambda: (cell.output(params, carry, cell.project(params, xs[0])), inexact(carry)))
+    shown = jax.eval_shape(lambda: (cell.output(weights, carry, cell.project(weights, xs[0])), inexact(carry)))
     dys, dlast = jax.tree.map(lambda d, like: d.astype(like.dtype), (dys, dlast), shown)
-    return estimate(cell, params, carry, xs, length, dys, dlast, key)
+    return estimate(cell, weights, carry, xs, length, dys, dlast, key)
 
 
 def _like(tree, gradients):

@@ -15,7 +15,7 @@ from jax import lax
 from rnnjax.engine.steps import carries_around, flatten, inexact, push, start, unclipped, with_inexact, with_step
 from rnnjax.engine.unroll import clean_lengths, make_taps, unroll, zero_past
 from rnnjax.norms import norm, scaled_norm
-from rnnjax.types import Array, Cell, Params
+from rnnjax.types import Array, Cell, Params, Weights, prepared
 
 
 def clip_cotangent(cell: Cell, max_norm: float | Array) -> Cell:
@@ -27,12 +27,11 @@ def clip_cotangent(cell: Cell, max_norm: float | Array) -> Cell:
     summed gradient afterwards does not; Graves (2013, arXiv:1308.0850, section 2.1) clips elementwise at this place.
     `max_norm` may be traced. Diagnostics and penalties that are given the new cell measure the plain one.
     """
-    ranks = _ranks(cell)
 
-    def step(params, carry, z):
+    def step(weights, carry, z):
         leaves = inexact(carry)
-        clipped = _clipped(leaves[0].ndim - ranks[0], leaves, jnp.asarray(max_norm)) if leaves else []
-        return cell.step(params, with_inexact(carry)(clipped), z)
+        clipped = _clipped(_batch_ndim(cell, weights, leaves), leaves, jnp.asarray(max_norm)) if leaves else []
+        return cell.step(weights, with_inexact(carry)(clipped), z)
 
     clipping = with_step(cell, step)
     step.plain = {name: part for name, part in cell._asdict().items() if part is not getattr(clipping, name)}
@@ -60,23 +59,24 @@ def omega(
       loss: ys `[T, ..., O]` -> scalar, whose gradient gives delta. By default delta is that of a random linear
         function of the last carry.
     """
-    cell, params_now = unclipped(cell), lax.stop_gradient(params)
+    cell, weights = prepared(unclipped(cell), params)
+    weights_now = lax.stop_gradient(weights)
     xs, lengths = _valid(xs, lengths)
-    taps = make_taps(cell, xs.shape[0], xs.shape[1:-1])
+    taps = make_taps(cell, weights_now, xs.shape[0], xs.shape[1:-1])
 
     def error(taps):
-        last, ys = unroll(cell, params_now, xs, taps=taps, lengths=lengths)
+        last, ys = unroll(cell, weights_now, xs, taps=taps, lengths=lengths)
         if loss is not None:
             return loss(ys)
         last = inexact(last)
         return sum(jnp.sum(jnp.real(a * v)) for a, v in zip(last, _normal(key, last), strict=True))
 
-    before, after = lax.stop_gradient(carries_around(cell, params_now, xs, lengths=lengths))
-    rebuild, zs = with_inexact(before), cell.project(params, xs)
-    new, pullback = jax.vjp(lambda c: inexact(cell.step(params, rebuild(c), zs)), inexact(before))
+    before, after = lax.stop_gradient(carries_around(cell, weights_now, xs, lengths=lengths))
+    rebuild, zs = with_inexact(before), cell.project(weights, xs)
+    new, pullback = jax.vjp(lambda c: inexact(cell.step(weights, rebuild(c), zs)), inexact(before))
     delta = [d for d, a in zip(*map(jax.tree.leaves, (jax.grad(error)(taps), after)), strict=True) if inexact(a)]
     delta = [d.astype(a.dtype) for d, a in zip(lax.stop_gradient(delta), new, strict=True)]
-    after, before = _norm(cell, delta), _norm(cell, pullback(delta)[0])
+    after, before = _norm(cell, weights, delta), _norm(cell, weights, pullback(delta)[0])
     reached = after > 0
     ratio = before / jnp.where(reached, after, 1)
     return _mean(jnp.sum(jnp.where(reached, jnp.square(ratio - 1), 0), axis=0), lengths)
@@ -98,17 +98,18 @@ def flossing(
 
     T, *batch_shape = xs.shape[:-1]
     xs, lengths = _valid(xs, lengths)
+    cell, weights = prepared(cell, params)
     ends = jnp.full(batch_shape, T) if lengths is None else lengths
 
     def squares(xs, end):
-        carry, zs = start(cell, params, xs, None)
+        carry, zs = start(cell, weights, xs, None)
         size = flatten(carry)[0].size
         if not 1 <= exponents <= size:
             raise ValueError(f"exponents is {exponents}; a carry of {size} numbers has 1 to {size} of them")
 
         def body(state, inputs):
             z, valid = inputs
-            carry, columns = push(cell, params, state[0], z, state[1].T)
+            carry, columns = push(cell, weights, state[0], z, state[1].T)
             Q, R = jnp.linalg.qr(jnp.where(valid, columns.T, state[1]))  # past the end something with a gradient
             R = jnp.where(valid, jnp.abs(jnp.diagonal(R)), 1)
             return jax.tree.map(lambda new, old: jnp.where(valid, new, old), (carry, Q), state), R
@@ -162,17 +163,17 @@ def jacobian(
     target 1 asks for steps that keep lengths; target 0 shrinks |J_t|_F^2 / n, the projected Jacobian regulariser of
     Hoffman, Roberts & Yaida (2019, arXiv:1908.02729). The states' dependence on the parameters counts too.
     """
-    cell = unclipped(cell)
+    cell, weights = prepared(unclipped(cell), params)
     xs, lengths = _valid(xs, lengths)
-    before, _ = carries_around(cell, params, xs, lengths=lengths)
-    zs, rebuild, before = cell.project(params, xs), with_inexact(before), inexact(before)
-    _, push = jax.linearize(lambda c: inexact(cell.step(params, rebuild(c), zs)), before)
+    before, _ = carries_around(cell, weights, xs, lengths=lengths)
+    zs, rebuild, before = cell.project(weights, xs), with_inexact(before), inexact(before)
+    _, push = jax.linearize(lambda c: inexact(cell.step(weights, rebuild(c), zs)), before)
     T = xs.shape[0]
 
     def one(key):
         # Drawn step by step: what a step draws does not depend on how many follow.
         v = jax.vmap(lambda key, now: _normal(key, now))(jax.random.split(key, T), before)
-        return jnp.square(_norm(cell, push(v)) / _norm(cell, v) - target)
+        return jnp.square(_norm(cell, weights, push(v)) / _norm(cell, weights, v) - target)
 
     errors = jnp.mean(jax.vmap(one)(jax.random.split(key, probes)), axis=0)
     if lengths is None:
@@ -210,14 +211,15 @@ def _clipped(batch_ndim, leaves, max_norm):
     return identity(leaves, max_norm)
 
 
-def _norm(cell: Cell, leaves: list[Array]) -> Array:
+def _norm(cell: Cell, weights: Weights, leaves: list[Array]) -> Array:
     """The norm of the whole carry, `[T, ...]`, for its inexact leaves `[T, ..., features]`."""
-    return norm(leaves, leaves[0].ndim - _ranks(cell)[0])
+    return norm(leaves, _batch_ndim(cell, weights, leaves))
 
 
-def _ranks(cell: Cell) -> list[int]:
-    """How many dimensions of features each inexact leaf of the carry has."""
-    return [leaf.ndim for leaf in inexact(jax.eval_shape(lambda: cell.initial_carry(())))]
+def _batch_ndim(cell: Cell, weights: Weights, leaves: list[Array]) -> int:
+    """How many dimensions stand before the features in the inexact leaves of the carry."""
+    own = inexact(jax.eval_shape(lambda: cell.initial_carry(weights, ())))
+    return leaves[0].ndim - own[0].ndim
 
 
 def _normal(key: Array, leaves: list[Array]) -> list[Array]:

@@ -1,7 +1,7 @@
 """The weights of a layer in other frameworks' layouts, in and out: one file a framework, which it does not import.
 
     from rnnjax.interop import from_torch
-    params = from_torch("lstm", torch_lstm.state_dict())     # for `unroll(lstm(H), params, xs)` or `RNN(...).weights`
+    params = from_torch("lstm", torch_lstm.state_dict())  # for `unroll(lstm(H), params, xs)` or `RNN(...).parameters`
 
 `from_X(cell, arrays)` gives the parameters of `rnnjax.cells.CELLS[cell]`, `to_X(cell, params)` the arrays that X wants,
 and either the other's inverse, but that two biases come back as their sum. Arrays may be NumPy's or JAX's, under `jit`

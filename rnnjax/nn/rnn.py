@@ -12,7 +12,7 @@ from rnnjax.cells.check import check_cell
 from rnnjax.engine.unroll import clean_lengths, in_precision, make_probe, make_taps, unroll
 from rnnjax.gradients.methods import check_gradient, gradient_of
 from rnnjax.gradients.penalties import clip_cotangent
-from rnnjax.types import Array, Carry, Cell, Params
+from rnnjax.types import Array, Carry, Cell, Gates, Params
 
 
 def concatenate(a: Array, b: Array) -> Array:
@@ -25,7 +25,7 @@ class RNN(nnx.Module):
 
         z_t = project(x_t);   h_t = step(h_{t-1}, z_t);   y_t = output(h_t, z_t)
 
-    Its parameters are `nnx.Param`s in `weights`, under the paper's names: `rnn.weights["W_h"]`.
+    Its parameters are `nnx.Param`s in `parameters`, under the paper's names: `rnn.parameters["W_h"]`.
 
     Differences from Flax: outputs past a sequence's length are zero, and a length of 0 returns the initial carry.
 
@@ -74,9 +74,9 @@ class RNN(nnx.Module):
                 raise ValueError(f"{name} is {value!r}; allowed: {default}, as a cell has no state but its carry")
         check_cell(cell, in_features)
         check_gradient(gradient, method=method, segments=segments, cotangent_clip=cotangent_clip, reverse=reverse)
-        if method == "deferred" and cell.gates is None:
+        if method == "deferred" and not isinstance(cell.form, Gates):
             raise ValueError("method 'deferred' needs a cell made of gates (see cells.gated); allowed: 'auto', 'scan'")
-        self.weights = nnx.Dict(
+        self.parameters = nnx.Dict(
             {name: nnx.Param(value) for name, value in cell.init(rngs.params(), in_features).items()}
         )
         self.in_features = in_features
@@ -128,7 +128,6 @@ class RNN(nnx.Module):
                 f"inputs have {xs.shape[-1]} features; allowed: {self.in_features}, the layer's in_features"
             )
         seq_lengths = clean_lengths(seq_lengths, xs.shape[0], xs.shape[1:-1])
-        params: Params = {name: param[...] for name, param in self.weights.items()}
         gradient, clip = ("bptt", 0.0) if self.deterministic else (self.gradient, self.cotangent_clip)
         check_gradient(gradient, reverse=reverse, taps=taps is not None, probe=probe is not None)
         options = {"dtype": self.dtype, "method": self.method, "segments": self.segments, "outputs": outputs}
@@ -137,7 +136,7 @@ class RNN(nnx.Module):
         key = self.signs.gradient() if gradient == "uoro" else None
         cell = self.cell._replace(init=None)  # of what it may hold, only what runs is kept with the compiled program
         static = (cell, gradient, clip, tuple(options.items()))
-        carry, ys = _run(static, params, xs, initial_carry, seq_lengths, taps, probe, key)
+        carry, ys = _run(static, self._params(), xs, initial_carry, seq_lengths, taps, probe, key)
         if outputs == "every":
             if reverse and not _given(keep_order, self.keep_order):
                 ys = flip_sequences(ys, seq_lengths, num_batch_dims=xs.ndim - 2, time_major=True)
@@ -146,17 +145,21 @@ class RNN(nnx.Module):
 
     def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
         """What a call starts from by default, `[..., H]`, in the dtype that it computes in."""
-        params = [param[...] for param in self.weights.values()]
-        dtype = jnp.result_type(*params, jnp.bfloat16) if self.dtype is None else self.dtype
-        return jax.tree.map(lambda a: in_precision(a, dtype), self.cell.initial_carry(batch_shape))
+        params = self._params()
+        dtype = jnp.result_type(*params.values(), jnp.bfloat16) if self.dtype is None else self.dtype
+        carry = self.cell.initial_carry(self.cell.weights(params), batch_shape)
+        return jax.tree.map(lambda a: in_precision(a, dtype), carry)
 
     def make_taps(self, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
         """Zeros `[T, ..., H]` for each part of the carry; the gradient by them is dL/dh_t (see `unroll`)."""
-        return make_taps(self.cell, T, batch_shape)
+        return make_taps(self.cell, self._params(), T, batch_shape)
 
     def make_probe(self, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
         """Zeros `[T, ...]` for each part of the carry; the "gradient" by them is |dL/dh_t|^2 (see `unroll`)."""
-        return make_probe(self.cell, T, batch_shape)
+        return make_probe(self.cell, self._params(), T, batch_shape)
+
+    def _params(self) -> Params:
+        return {name: param[...] for name, param in self.parameters.items()}
 
 
 class Bidirectional(nnx.Module):
@@ -279,7 +282,7 @@ def shown_features(cell: Cell, in_features: int) -> int:
     """How many features the cell shows."""
 
     def shown(key, x):
-        params = cell.init(key, in_features)
-        return cell.output(params, cell.initial_carry(()), cell.project(params, x))
+        weights = cell.weights(cell.init(key, in_features))
+        return cell.output(weights, cell.initial_carry(weights, ()), cell.project(weights, x))
 
     return jax.eval_shape(shown, jax.random.key(0), jnp.zeros(in_features)).shape[-1]

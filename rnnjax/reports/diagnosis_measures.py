@@ -28,6 +28,7 @@ from rnnjax.keys import Purpose, purpose_key
 from rnnjax.norms import rms
 from rnnjax.reports.diagnosis_subject import B, Subject, first_inputs, loss_above, loss_of_taps
 from rnnjax.tasks.common import cross_entropy
+from rnnjax.types import Gates
 
 SPECTRA_WORK = 4e9  # T n^3 at most: beyond it the spectra are those of the first steps alone
 CREDIT_STEPS = 256  # T backward passes beyond this take too long
@@ -66,7 +67,7 @@ def _gradient(s: Subject) -> Section:
 
 def _sensitivity(s: Subject) -> Section:
     cell, params, xs = s.layers[0]
-    key, n, T = purpose_key(Purpose.PROBES), _size(cell), s.steps
+    key, n, T = purpose_key(Purpose.PROBES), _size(cell, params), s.steps
     starts = np.unique(np.linspace(0, T - 1, 12).astype(int))
 
     @jax.jit
@@ -82,7 +83,7 @@ def _sensitivity(s: Subject) -> Section:
 
 def _jacobians(s: Subject) -> Section:
     cell, params, xs = s.layers[0]
-    n = _size(cell)
+    n = _size(cell, params)
     T = min(s.steps, max(int(SPECTRA_WORK / n**3), 16))
     T -= T % 4 if T >= 4 else 0
     left_out = "" if s.steps - T < 4 else f"The spectra are those of the first {T} of {s.steps} steps."
@@ -117,7 +118,7 @@ def _jacobians(s: Subject) -> Section:
 
 def _lyapunov(s: Subject) -> Section:
     cell, params, xs = s.layers[0]
-    n = _size(cell)
+    n = _size(cell, params)
     T = min(s.steps, max(int(SPECTRA_WORK / n**3), 16))
     if T < 4:
         return Section({}, [], "Lyapunov exponents need four steps.")
@@ -147,7 +148,10 @@ def _credit(s: Subject) -> Section:
         left_out = ""
     else:
         # E_v |v dy_t/dh_s|^2 = |dy_t/dh_s|_F^2 for random signs v, one draw a sequence
-        shown = jax.eval_shape(lambda: cell.output(params, cell.initial_carry((B,)), cell.project(params, xs[0]))).shape
+        weights = cell.weights(params)
+        shown = jax.eval_shape(
+            lambda: cell.output(weights, cell.initial_carry(weights, (B,)), cell.project(weights, xs[0]))
+        ).shape
         signs = jax.random.rademacher(purpose_key(Purpose.PROBES), shown, xs.dtype)
 
         def losses(ys):
@@ -208,7 +212,9 @@ def _recurrent_matrix(s: Subject) -> Section:
     if W is None or W.ndim != 2 or W.shape[1] % W.shape[0]:
         return Section({}, [], "There is no W_h of shape [H, G H], so that its spectrum was left out.")
     found = jax.device_get(recurrent_matrix(gate_blocks(W)))
-    names = cell.gates.of_state if cell.gates else [f"block {k}" for k in range(len(found.eigenvalues))]
+    names = (
+        cell.form.of_state if isinstance(cell.form, Gates) else [f"block {k}" for k in range(len(found.eigenvalues))]
+    )
     blocks = dict(zip(names, found.eigenvalues, strict=True))
     numbers = found._asdict() | {"names": list(names)}
     numbers["eigenvalues"] = np.stack([found.eigenvalues.real, found.eigenvalues.imag], axis=-1)
@@ -252,7 +258,7 @@ def _gradients(s: Subject) -> Section:
     if s.config.bidirectional:
         return Section({}, [])
     cell, params, xs = s.layers[0][0], s.layers[0][1], first_inputs(s)
-    T, n, N = xs.shape[0], _size(cell), sum(p.size for p in params.values())
+    T, n, N = xs.shape[0], _size(cell, params), sum(p.size for p in params.values())
     methods = [f"tbptt:{K}" for K in (1, 4, 16, 64) if K < T] + ["uoro"]
     left_out = "RTRL was left out: its gradient is that of BPTT."
     if n * n * N * T * B <= ONLINE_WORK:
@@ -269,8 +275,8 @@ def _gradients(s: Subject) -> Section:
     return Section(errors._asdict() | {"methods": methods}, [(caption, draw)], left_out)
 
 
-def _size(cell) -> int:
-    return flatten(cell.initial_carry(()))[0].size
+def _size(cell, params) -> int:
+    return flatten(cell.initial_carry(cell.weights(params), ()))[0].size
 
 
 MEASURES = {

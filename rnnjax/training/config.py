@@ -12,6 +12,7 @@ from rnnjax.cells.check import check_cell
 from rnnjax.gradients.methods import check_gradient
 from rnnjax.gradients.penalties import orthogonal
 from rnnjax.tasks import TASKS, check_causal
+from rnnjax.types import Gates
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "exponential")
@@ -185,7 +186,7 @@ def _has_gates(factory, config, width):
         check_cell(cell, width)
     except (TypeError, ValueError) as error:
         raise ValueError(f"cell {config.cell!r}: {error}") from error
-    return cell.gates is not None
+    return isinstance(cell.form, Gates)
 
 
 def _call(kind, factory, name, args, options):

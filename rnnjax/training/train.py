@@ -285,7 +285,7 @@ def penalty(
     _, read = model(inputs, lengths=lengths, return_inputs=True)
     total = 0.0
     for number, (layer, xs) in enumerate(zip(model.stack.layers, read, strict=True)):
-        params = {name: param[...] for name, param in layer.weights.items()}
+        params = {name: param[...] for name, param in layer.parameters.items()}
         for name, weight in weights.items():
             value = PENALTIES[name](layer.cell, params, xs, jax.random.fold_in(key, number), lengths=lengths)
             total += weight * value

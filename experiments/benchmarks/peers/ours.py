@@ -24,7 +24,7 @@ def norms(case: Case, devices: int = 1) -> Contender:
     from rnnjax.engine.unroll import make_probe
 
     cell, params = _cell(case, case.cell)
-    probe = make_probe(cell, case.T, (case.B // devices,))
+    probe = make_probe(cell, params, case.T, (case.B // devices,))
     apply = _apply(cell)
 
     def norms_and_gradient(params, xs, target):

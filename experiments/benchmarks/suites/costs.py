@@ -77,13 +77,13 @@ def diagnostics_of(case: Case):
         return jnp.mean(jnp.square(ys[-1]))
 
     functions = {"gradient": jax.grad(loss)}
-    functions |= _of_the_gradient(cell, case, loss, loss_of, key)
-    functions |= _of_the_network(cell, make, case, key)
+    functions |= _of_the_gradient(cell, params, case, loss, loss_of, key)
+    functions |= _of_the_network(cell, params, make, case, key)
     functions |= _of_training(cell, loss, loss_of, key)
     return functions, (params, xs)
 
 
-def _of_the_gradient(cell, case, loss, loss_of, key):
+def _of_the_gradient(cell, params, case, loss, loss_of, key):
     """The diagnostics of where a gradient goes, in all sequences of the batch."""
     import jax
     import jax.numpy as jnp
@@ -93,7 +93,7 @@ def _of_the_gradient(cell, case, loss, loss_of, key):
     from rnnjax.diagnostics.triage import Layer, gather
     from rnnjax.engine.unroll import make_probe, make_taps, unroll
 
-    taps, probe = make_taps(cell, case.T, (case.B,)), make_probe(cell, case.T, (case.B,))
+    taps, probe = make_taps(cell, params, case.T, (case.B,)), make_probe(cell, params, case.T, (case.B,))
 
     def with_norms(p, x):
         return jax.grad(lambda p, probe: loss(p, x, probe=probe), argnums=(0, 1))(p, probe)
@@ -113,7 +113,7 @@ def _of_the_gradient(cell, case, loss, loss_of, key):
     }
 
 
-def _of_the_network(cell, make, case, key):
+def _of_the_network(cell, params, make, case, key):
     """The diagnostics of the recurrence itself, most of them in one sequence."""
     import jax
     import jax.numpy as jnp
@@ -124,7 +124,7 @@ def _of_the_network(cell, make, case, key):
     from rnnjax.diagnostics.recurrent_matrix import gate_blocks, recurrent_matrix
 
     first = functools.partial(jnp.take, indices=0, axis=1)  # one sequence of the batch
-    starts = jax.tree.map(lambda a: a + jax.random.normal(key, a.shape), cell.initial_carry((16,)))
+    starts = jax.tree.map(lambda a: a + jax.random.normal(key, a.shape), cell.initial_carry(params, (16,)))
     grid = jnp.linspace(0.5, 2.0, 8)
 
     def fresh(gain, bias):
