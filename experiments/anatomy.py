@@ -30,7 +30,7 @@ from rnnjax.diagnostics.triage import Layer, gather, judge, stack_layers
 from rnnjax.diagnostics.units import record_units
 from rnnjax.figures import diagnostic_plots, plot_style
 from rnnjax.keys import Purpose, purpose_key
-from rnnjax.reports.diagnosis_subject import sample
+from rnnjax.reports.diagnosis_subject import validation_batch
 from rnnjax.sweeps import lanes
 from rnnjax.sweeps.grid import lane_inputs
 from rnnjax.training import Train, make_train, outputs
@@ -78,7 +78,7 @@ def main(_) -> int:
         return runs.EXIT_STOPPED
     rows = {}
     for (task, network), trials in planned.items():
-        rows[task, network] = measure(trials, WORKDIR.value)
+        rows[task, network] = row_of(trials, WORKDIR.value)
         print(f"measured {network} on {task}", file=sys.stderr)
     write_table(rows, out)
     print(table(rows))
@@ -98,10 +98,10 @@ def plan(config: Config) -> dict[tuple[str, str], list[Config]]:
     }
 
 
-def measure(trials: Sequence[Config], workdir: str | Path) -> Row:
+def row_of(trials: Sequence[Config], workdir: str | Path) -> Row:
     """Every seed's network as it starts and as its run in `workdir` left it, all by one compiled program."""
     train = make_train(trials[0])
-    batches = [sample(trial, train) for trial in trials]
+    batches = [validation_batch(trial, train) for trial in trials]
     steps = min(b.inputs.shape[0] if b.lengths is None else int(b.lengths.min()) for b in batches)
     batches = _stack(batches)
     collect = jax.jit(lambda params: jax.lax.map(lambda both: collect_one(train, steps, *both), (params, batches)))

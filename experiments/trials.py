@@ -23,7 +23,7 @@ def parse_trials(config: Config, grid: Sequence[str], sample: Sequence[str] = ()
             found[name] = values
     if bool(ranges) != (count is not None):
         raise BadSetting(f"--sample={','.join(sample)} and --trials={count}: allowed: both, or neither")
-    draws = sweep.sample(config, ranges, count) if ranges else [config]
+    draws = sweep.random_trials(config, ranges, count) if ranges else [config]
     try:
         trials = [trial for draw in draws for trial in sweep.grid(draw, axes)]
     except (ValueError, TypeError, OSError) as error:

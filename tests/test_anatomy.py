@@ -14,7 +14,7 @@ from rnnjax.cells import CELLS, rnn
 from rnnjax.diagnostics.triage import gather, judge
 from rnnjax.figures import diagnostic_plots
 from rnnjax.keys import Purpose, purpose_key
-from rnnjax.reports.diagnosis_subject import find_params, loss_of_taps, sample, subject_of
+from rnnjax.reports.diagnosis_subject import find_params, loss_of_taps, subject_of, validation_batch
 from rnnjax.sweeps import lanes
 from rnnjax.training import make_train
 from rnnjax.training.config import Config
@@ -41,7 +41,7 @@ def test_each_seed_has_the_verdict_and_the_gradients_that_its_run_has_alone(run)
     config, out, (row,) = run
     config = Config(**vars(config) | {"cell": "rnn", "seed": 2})
     train = make_train(config)
-    batch = sample(config, train)
+    batch = validation_batch(config, train)
 
     @jax.jit
     def alone(params):

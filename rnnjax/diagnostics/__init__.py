@@ -22,9 +22,16 @@ A function that has its file's name is imported from that file, such as `gradien
 from rnnjax.diagnostics.credit import credit_matrix
 from rnnjax.diagnostics.gradient_flow import gradient_reach, state_sensitivity
 from rnnjax.diagnostics.horizon import measured_horizon
-from rnnjax.diagnostics.jacobians import jacobian_statistics, product_spectrum, step_jacobians
+from rnnjax.diagnostics.jacobians import (
+    eigenvalue_moduli,
+    jacobian_statistics,
+    product_spectrum,
+    product_spectrum_of,
+    step_jacobians,
+)
 from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
 from rnnjax.diagnostics.paths import flow_by_path
+from rnnjax.diagnostics.recurrent_matrix import fisher_memory
 from rnnjax.diagnostics.sensitivity import exact_sensitivity, frobenius_sensitivity, spectral_sensitivity
 from rnnjax.diagnostics.triage import diagnose
 from rnnjax.diagnostics.units import record_units, summarise_units
@@ -34,7 +41,9 @@ __all__ = [
     "compare_gradients",
     "credit_matrix",
     "diagnose",
+    "eigenvalue_moduli",
     "exact_sensitivity",
+    "fisher_memory",
     "flow_by_path",
     "frobenius_sensitivity",
     "gradient_of",
@@ -43,6 +52,7 @@ __all__ = [
     "lyapunov_spectrum",
     "measured_horizon",
     "product_spectrum",
+    "product_spectrum_of",
     "record_units",
     "spectral_sensitivity",
     "state_sensitivity",

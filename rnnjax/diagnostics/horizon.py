@@ -69,14 +69,14 @@ def measured_horizon(
     value = loss(outputs)
     spread = _rms(jax.tree.map(lambda y: y - jnp.mean(y), outputs))
 
-    def measure(lag):
+    def effect_of(lag):
         at = (jnp.arange(T) == T - 1 - lag).reshape(T, *[1] * (inputs.ndim - 1))
         disturbed = apply(jnp.where(at, other, inputs))
         change = loss(disturbed) - value
         relative = _rms(jax.tree.map(jnp.subtract, disturbed, outputs)) / jnp.where(spread == 0, 1, spread)
         return jnp.mean(change), jnp.mean(jnp.abs(change)), relative
 
-    change, absolute, moved = lax.map(measure, lags, batch_size=min(block, lags.shape[0]))
+    change, absolute, moved = lax.map(effect_of, lags, batch_size=min(block, lags.shape[0]))
     horizon = jnp.max(jnp.where(moved > threshold, 1 + lags, 0)).astype(float)
     horizon = jnp.where(jnp.all(jnp.isfinite(moved)), horizon, jnp.nan)
     return Horizon(lags, change, absolute, moved, horizon)

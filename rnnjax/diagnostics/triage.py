@@ -142,21 +142,21 @@ def gather(
 
 
 def judge(loss: Array, evidence: Sequence[Evidence]) -> Diagnosis:
-    """The verdict on what `gather` collected. Of two ills the one nearer the head of VERDICTS is named."""
+    """The verdict on what `gather` collected. Of two that hold the one nearer the head of VERDICTS is named."""
     evidence = tuple(jax.tree.map(np.asarray, e) for e in evidence)
-    ill = _first_ill(evidence, _not_finite, _bad_gradient)
-    if ill is None and not np.isfinite(loss):
+    found = _first_found(evidence, _not_finite, _bad_gradient)
+    if found is None and not np.isfinite(loss):
         reasons = ("the loss is not finite, though all recurrent layers are",)
-        ill = Diagnosis("NaN", None, None, reasons, "look at the readout's parameters and at the targets", evidence)
-    ill = ill or _first_ill(evidence, _dead, _exploding, _saturated, _vanishing)  # these read finite numbers
-    if ill is not None:
-        return ill
+        found = Diagnosis("NaN", None, None, reasons, "look at the readout's parameters and at the targets", evidence)
+    found = found or _first_found(evidence, _dead, _exploding, _saturated, _vanishing)  # these read finite numbers
+    if found is not None:
+        return found
     keeps = [f"|dh_T/dh_0| is {_power(e.log_sensitivity[0])} in layer {layer}" for layer, e in enumerate(evidence)]
     cure = "nothing in the recurrence; look at the task and the optimiser"
     return Diagnosis("healthy", None, None, tuple(keeps), cure, evidence)
 
 
-def _first_ill(evidence: Sequence[Evidence], *rules: Callable) -> Diagnosis | None:
+def _first_found(evidence: Sequence[Evidence], *rules: Callable) -> Diagnosis | None:
     for rule in rules:
         for layer, e in enumerate(evidence):
             found = rule(e)

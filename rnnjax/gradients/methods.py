@@ -19,7 +19,7 @@ from rnnjax.norms import norm
 from rnnjax.types import Array, Carry, Cell, Params, prepared
 
 ONLINE = ("rtrl", "snap1", "uoro")  # without a backward pass over the parameters
-METHODS = ("bptt", "tbptt:K", *ONLINE)
+GRADIENTS = ("bptt", "tbptt:K", *ONLINE)
 
 
 def gradient_of(method: str) -> Callable[..., tuple[Carry, Array]]:
@@ -49,8 +49,8 @@ def gradient_of(method: str) -> Callable[..., tuple[Carry, Array]]:
     name, separator, steps = method.partition(":")
     if name == "tbptt" and steps.isdigit() and int(steps) > 0:
         return functools.partial(_truncated, int(steps))
-    if separator or name not in METHODS:
-        raise ValueError(f"unknown gradient {method!r}; allowed: {', '.join(METHODS)}, with K = 1, 2, ...")
+    if separator or name not in GRADIENTS:
+        raise ValueError(f"unknown gradient {method!r}; allowed: {', '.join(GRADIENTS)}, with K = 1, 2, ...")
     if name == "bptt":
         return _bptt
     return functools.partial(_online, getattr(influence, name), name)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rnnjax.interop.layout import Arrays, checked, gates_of, ours, take, zeros
+from rnnjax.interop.layout import Arrays, check_shapes, gates_of, ours, take, zeros_like
 
 CELLS = ("rnn", "lstm", "gru")
 
@@ -21,10 +21,10 @@ def from_equinox(cell: str, arrays: Arrays) -> dict[str, Any]:
     gates_of(cell, CELLS, "Equinox")
     W_x, W_h = (take(arrays, name, "Equinox").T for name in ("weight_ih", "weight_hh"))
     without = arrays.get("bias") is None
-    params = {"W_x": W_x, "W_h": W_h, "b": zeros(W_x[0]) if without else take(arrays, "bias", "Equinox")}
+    params = {"W_x": W_x, "W_h": W_h, "b": zeros_like(W_x[0]) if without else take(arrays, "bias", "Equinox")}
     if cell == "gru":
-        params["b_h"] = zeros(W_h[:, 0]) if without else take(arrays, "bias_n", "Equinox")
-    return checked(cell, params)
+        params["b_h"] = zeros_like(W_h[:, 0]) if without else take(arrays, "bias_n", "Equinox")
+    return check_shapes(cell, params)
 
 
 def to_equinox(cell: str, params: Arrays) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnjax.interop.layout import WITH_B_H, Arrays, checked, gates_of, join, ours, split, take
+from rnnjax.interop.layout import WITH_B_H, Arrays, blocks_of, check_shapes, gates_of, ours, side_by_side, take
 
 NNX_CELLS = ("rnn", "lstm", "gru")
 LINEN_CELLS = ("rnn", "lstm", "gru", "mgu")
@@ -71,16 +71,16 @@ def _joined(cell, arrays, gates, bias_side, framework):
     """One Dense for each side and gate, as our columns; the bias stands at one side, but for b_h."""
     kernels = {s: [take(take(arrays, s + g, framework), "kernel", framework) for g in gates] for s in "ih"}
     biases = [take(take(arrays, bias_side + g, framework), "bias", framework) for g in gates]
-    params = {"W_x": join(kernels["i"]), "W_h": join(kernels["h"]), "b": join(biases)}
+    params = {"W_x": side_by_side(kernels["i"]), "W_h": side_by_side(kernels["h"]), "b": side_by_side(biases)}
     if cell in WITH_B_H:
         params["b_h"] = take(take(arrays, "hn", framework), "bias", framework)
-    return checked(cell, params)
+    return check_shapes(cell, params)
 
 
 def _by_gate(params, gates, bias_side):
-    blocks = {side: split(params[name], gates) for side, name in (("i", "W_x"), ("h", "W_h"))}
+    blocks = {side: blocks_of(params[name], gates) for side, name in (("i", "W_x"), ("h", "W_h"))}
     weights = {side + gate: {"kernel": kernel} for side in "ih" for gate, kernel in blocks[side].items()}
-    for gate, bias in split(params["b"], gates).items():
+    for gate, bias in blocks_of(params["b"], gates).items():
         weights[bias_side + gate]["bias"] = bias
     if "b_h" in params:
         weights["hn"]["bias"] = params["b_h"]

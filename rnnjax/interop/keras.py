@@ -3,7 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rnnjax.interop.layout import Arrays, as_array, checked, gates_of, join, ours, reorder, split, take, zeros
+from rnnjax.interop.layout import (
+    Arrays,
+    as_array,
+    blocks_of,
+    check_shapes,
+    gates_of,
+    ours,
+    reorder,
+    side_by_side,
+    take,
+    zeros_like,
+)
 
 CELLS = ("rnn", "lstm", "gru", "gru_cho")
 GRU_GATES = ("z", "r", "n")
@@ -21,19 +32,19 @@ def from_keras(cell: str, arrays: Sequence[Any]) -> dict[str, Any]:
     """
     gates = gates_of(cell, CELLS, "Keras")
     W_x, W_h = (take(arrays, k, "Keras") for k in (0, 1))
-    no_bias = zeros(join([W_h[:1], W_h[:1]], axis=0) if cell == "gru" else W_h[0])
+    no_bias = zeros_like(side_by_side([W_h[:1], W_h[:1]], axis=0) if cell == "gru" else W_h[0])
     b = as_array(arrays[2]) if len(arrays) > 2 else no_bias
     if b.shape != no_bias.shape:
         hint = "; the GRU's reset_after=False is 'gru_cho'" if cell == "gru" else ""
         raise ValueError(f"the bias of Keras's {cell} has shape {b.shape}; allowed: {no_bias.shape}{hint}")
     if cell in ("rnn", "lstm"):
-        return checked(cell, {"W_x": W_x, "W_h": W_h, "b": b})
+        return check_shapes(cell, {"W_x": W_x, "W_h": W_h, "b": b})
     W_x, W_h, b = (reorder(a, GRU_GATES, gates) for a in (W_x, W_h, b))
     if cell == "gru_cho":
-        return checked(cell, {"W_x": W_x, "W_h": W_h, "b": b})
-    of_state = split(b[1], gates)
-    b = b[0] + join([of_state["r"], of_state["z"], zeros(of_state["n"])])
-    return checked(cell, {"W_x": W_x, "W_h": W_h, "b": b, "b_h": of_state["n"]})
+        return check_shapes(cell, {"W_x": W_x, "W_h": W_h, "b": b})
+    of_state = blocks_of(b[1], gates)
+    b = b[0] + side_by_side([of_state["r"], of_state["z"], zeros_like(of_state["n"])])
+    return check_shapes(cell, {"W_x": W_x, "W_h": W_h, "b": b, "b_h": of_state["n"]})
 
 
 def to_keras(cell: str, params: Arrays) -> list[Any]:
@@ -45,5 +56,5 @@ def to_keras(cell: str, params: Arrays) -> list[Any]:
     W_x, W_h, b = (reorder(given[name], gates, GRU_GATES) for name in ("W_x", "W_h", "b"))
     if cell == "gru_cho":
         return [W_x, W_h, b]
-    zero = zeros(given["b_h"])
-    return [W_x, W_h, join([b[None], join([zero, zero, given["b_h"]])[None]], axis=0)]
+    zero = zeros_like(given["b_h"])
+    return [W_x, W_h, side_by_side([b[None], side_by_side([zero, zero, given["b_h"]])[None]], axis=0)]

@@ -23,7 +23,7 @@ def gates_of(cell: str, allowed: Iterable[str], framework: str) -> tuple[str, ..
     return GATES[cell]
 
 
-def split(array: Any, gates: Iterable[str]) -> dict[str, Any]:
+def blocks_of(array: Any, gates: Iterable[str]) -> dict[str, Any]:
     """Gate -> its block `[..., H]` of an array `[..., G H]`."""
     gates = tuple(gates)
     if array.shape[-1] % len(gates):
@@ -32,7 +32,7 @@ def split(array: Any, gates: Iterable[str]) -> dict[str, Any]:
     return {gate: array[..., k * H : (k + 1) * H] for k, gate in enumerate(gates)}
 
 
-def join(blocks: Iterable[Any], axis: int = -1) -> Any:
+def side_by_side(blocks: Iterable[Any], axis: int = -1) -> Any:
     """Arrays side by side, as NumPy or JAX does it, whichever they belong to."""
     blocks = [as_array(block) for block in blocks]
     return blocks[0].__array_namespace__().concat(blocks, axis=axis)
@@ -40,11 +40,11 @@ def join(blocks: Iterable[Any], axis: int = -1) -> Any:
 
 def reorder(array: Any, gates: Iterable[str], into: Iterable[str]) -> Any:
     """`[..., G H]` in the order of `gates` as the same in the order of `into`."""
-    blocks = split(array, gates)
-    return join([blocks[gate] for gate in into])
+    blocks = blocks_of(array, gates)
+    return side_by_side([blocks[gate] for gate in into])
 
 
-def zeros(like: Any) -> Any:
+def zeros_like(like: Any) -> Any:
     """Zeros in the shape and dtype of an array."""
     return like.__array_namespace__().zeros_like(like)
 
@@ -64,7 +64,7 @@ def take(arrays: Any, name: Any, framework: str) -> Any:
     return value if isinstance(value, Mapping) else as_array(value)
 
 
-def checked(cell: str, params: dict[str, Any]) -> dict[str, Any]:
+def check_shapes(cell: str, params: dict[str, Any]) -> dict[str, Any]:
     """The parameters, if their shapes are those of the cell. Raises ValueError with the first that is not."""
     G, (D, H) = len(GATES[cell]), (params["W_x"].shape[0], params["W_h"].shape[0])
     expected = {"W_x": (D, G * H), "W_h": (H, G * H), "b": (G * H,)} | ({"b_h": (H,)} if "b_h" in params else {})
@@ -79,8 +79,9 @@ def ours(cell: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of rnnjax as arrays, checked, and with a b_h where the cell has one."""
     arrays = {name: take(params, name, "rnnjax") for name in ("W_x", "W_h", "b")}
     if cell in WITH_B_H:
-        arrays["b_h"] = as_array(params["b_h"]) if "b_h" in params else zeros(split(arrays["b"], GATES[cell])["n"])
+        zero = zeros_like(blocks_of(arrays["b"], GATES[cell])["n"])
+        arrays["b_h"] = as_array(params.get("b_h", zero))
     unknown = [name for name in params if name not in arrays]
     if unknown:
         raise ValueError(f"the {cell} has a parameter {unknown[0]!r}, which no other framework knows")
-    return checked(cell, arrays)
+    return check_shapes(cell, arrays)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rnnjax.interop.layout import Arrays, checked, gates_of, join, ours, split, take, zeros
+from rnnjax.interop.layout import Arrays, blocks_of, check_shapes, gates_of, ours, side_by_side, take, zeros_like
 
 CELLS = ("rnn", "lstm", "gru")
 
@@ -26,12 +26,12 @@ def from_torch(cell: str, arrays: Arrays, suffix: str = "_l0") -> dict[str, Any]
     if f"bias_ih{suffix}" in arrays:
         b, b_hh = (take(arrays, name + suffix, "PyTorch") for name in ("bias_ih", "bias_hh"))
     else:
-        b = b_hh = zeros(W_x[0])
+        b = b_hh = zeros_like(W_x[0])
     if cell != "gru":
-        return checked(cell, {"W_x": W_x, "W_h": W_h, "b": b + b_hh})
-    of_state = split(b_hh, gates)
-    b = b + join([of_state["r"], of_state["z"], zeros(of_state["n"])])
-    return checked(cell, {"W_x": W_x, "W_h": W_h, "b": b, "b_h": of_state["n"]})
+        return check_shapes(cell, {"W_x": W_x, "W_h": W_h, "b": b + b_hh})
+    of_state = blocks_of(b_hh, gates)
+    b = b + side_by_side([of_state["r"], of_state["z"], zeros_like(of_state["n"])])
+    return check_shapes(cell, {"W_x": W_x, "W_h": W_h, "b": b, "b_h": of_state["n"]})
 
 
 def to_torch(cell: str, params: Arrays, suffix: str = "_l0") -> dict[str, Any]:
@@ -41,12 +41,12 @@ def to_torch(cell: str, params: Arrays, suffix: str = "_l0") -> dict[str, Any]:
     """
     gates = gates_of(cell, CELLS, "PyTorch")
     params = ours(cell, params)
-    b_hh = {gate: zeros(block) for gate, block in split(params["b"], gates).items()}
+    b_hh = {gate: zeros_like(block) for gate, block in blocks_of(params["b"], gates).items()}
     if cell == "gru":
         b_hh["n"] = params["b_h"]
     return {
         f"weight_ih{suffix}": params["W_x"].T,
         f"weight_hh{suffix}": params["W_h"].T,
         f"bias_ih{suffix}": params["b"],
-        f"bias_hh{suffix}": join(b_hh.values()),
+        f"bias_hh{suffix}": side_by_side(b_hh.values()),
     }

@@ -49,7 +49,7 @@ def triage(subject: Subject) -> Diagnosis:
     return diagnose(loss_of_taps(subject), subject.model.make_taps(T, (B,)), subject.layers)
 
 
-def measure(subject: Subject, finite: bool = True) -> dict[str, Section]:
+def sections_of(subject: Subject, finite: bool = True) -> dict[str, Section]:
     """Every measure by name; only the gradient where numbers are not `finite`."""
     measures = MEASURES if finite else {"gradient": MEASURES["gradient"]}
     return {name: function(subject) for name, function in measures.items()}

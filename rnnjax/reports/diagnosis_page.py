@@ -7,7 +7,7 @@ import numpy as np
 
 from rnnjax import runs
 from rnnjax.diagnostics.triage import Diagnosis
-from rnnjax.reports.diagnosis_measures import measure, triage
+from rnnjax.reports.diagnosis_measures import sections_of, triage
 from rnnjax.reports.diagnosis_subject import B, Subject
 from rnnjax.reports.html_page import escape, figures_html, page_html, table_html
 from rnnjax.training import outputs
@@ -17,7 +17,7 @@ def write_page(subject: Subject, out: str | Path, title: str) -> Diagnosis:
     """Measures, and writes index.html and diagnostics.json into `out`. Returns the verdict."""
     out = runs.check_own_directory(out, "diagnosis")
     verdict = triage(subject)
-    sections = measure(subject, finite=verdict.verdict != "NaN")
+    sections = sections_of(subject, finite=verdict.verdict != "NaN")
     left_out = [section.left_out for section in sections.values() if section.left_out]
     if verdict.verdict == "NaN":
         left_out.append(

@@ -31,7 +31,7 @@ class Subject(NamedTuple):
 def make_subject(config: Config, workdir: str | Path | None = None) -> Subject:
     """The model of a run directory, or one as the config initialises it. Raises ValueError for a bad directory."""
     train = make_train(config)
-    return subject_of(config, train, find_params(config, train, workdir), sample(config, train))
+    return subject_of(config, train, find_params(config, train, workdir), validation_batch(config, train))
 
 
 def find_params(config: Config, train: Train, workdir: str | Path | None) -> Any:
@@ -44,7 +44,7 @@ def find_params(config: Config, train: Train, workdir: str | Path | None) -> Any
     return jax.tree.map(jnp.asarray, runs.load_params(workdir, like=jax.eval_shape(init, key)))
 
 
-def sample(config: Config, train: Train) -> Batch:
+def validation_batch(config: Config, train: Train) -> Batch:
     """The validation sequences to measure on."""
     return train.task.sample(purpose_key(Purpose.DIAGNOSIS, config.seed), B, split="validation")
 

@@ -32,7 +32,7 @@ def describe(trials: Sequence[Config], workdir: str | None, options: Options) ->
             width = options.width or default_width(len(missing), devices, options)
             K = lane_count(len(missing), options._replace(devices=devices, width=width))
             with jax.enable_x64(bucket.config.dtype == "float64"), errors_in_one_line(bucket.config):
-                compile_seconds, step_seconds, bytes_ = measure(bucket, devices, width, K)
+                compile_seconds, step_seconds, bytes_ = try_program(bucket, devices, width, K)
             seconds = compile_seconds + math.ceil(len(missing) / K) * bucket.config.steps * step_seconds
             total += seconds
             line += f", {K} lanes of width {width}, about {duration(seconds)} and {bytes_ / 2**20:.0f} MiB"
@@ -40,7 +40,7 @@ def describe(trials: Sequence[Config], workdir: str | None, options: Options) ->
     print(f"in all about {duration(total)}")
 
 
-def measure(bucket: sweep.Bucket, devices, width: int, K: int) -> tuple[float, float, int]:
+def try_program(bucket: sweep.Bucket, devices, width: int, K: int) -> tuple[float, float, int]:
     """Seconds to compile, seconds a step of K lanes with its share of the evaluations, and bytes of the program."""
     config = dataclasses.replace(bucket.config, eval_every=2)
     lanes = sweep.make_lanes(config, devices, width)

@@ -65,7 +65,9 @@ def grid(config: Config, axes: dict[str, Sequence]) -> list[Config]:
     return list(dict.fromkeys(checked(trial) for trial in trials))
 
 
-def sample(config: Config, ranges: dict[str, tuple[str, float, float]], count: int, seed: int = 0) -> list[Config]:
+def random_trials(
+    config: Config, ranges: dict[str, tuple[str, float, float]], count: int, seed: int = 0
+) -> list[Config]:
     """`count` trials with settings drawn at random; more of them begin with the same ones.
 
     Args:
@@ -91,7 +93,7 @@ def buckets(trials: Sequence[Config]) -> list[Bucket]:
     return [Bucket(group[0], tuple(group)) for group in groups.values()]
 
 
-def deal(bucket: Bucket, number: int, count: int) -> Bucket:
+def share_of(bucket: Bucket, number: int, count: int) -> Bucket:
     """The share that worker `number` of `count` has in a bucket; it does not depend on the order of the trials."""
     first = int(bucket_id(bucket.config), 16)  # not each bucket's odd trial to the same one
     ranks = {trial: rank for rank, trial in enumerate(sorted(bucket.trials, key=trial_id))}

@@ -58,7 +58,7 @@ def run_sweep(trials: Sequence[Config], workdir: str | Path, stop, options: Opti
     """
     trials = list(dict.fromkeys(trials))
     store, missing = open_store(workdir, trials, options.early, options.accept_changes)
-    buckets = [sweep.deal(bucket, *options.share) for bucket in sweep.buckets(trials)]
+    buckets = [sweep.share_of(bucket, *options.share) for bucket in sweep.buckets(trials)]
     plans = [plan_bucket(bucket, store, options) for bucket in buckets]  # what cannot run is found before it all begins
     runs.own_directory(workdir, "sweep", *TABLES)
     shares = {trial for bucket in buckets for trial in bucket.trials}
