@@ -65,7 +65,8 @@ def tables(monkeypatch):
 
 
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if blocks(text) and page != TUTORIAL])
-def test_code_blocks_run_in_order(page, tables):
+def test_code_blocks_run_in_order(page, tables, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where they write
     names = run(page)
     if page == "README.md":  # whose taps stop at the sequences' length
         gradient = jax.grad(names["loss"])(names["layer"].make_taps(100, (32,)))
@@ -122,12 +123,8 @@ def test_every_page_has_what_is_looked_for():
     "script, arguments", [(c[0], c[1:]) for c in COMMANDS if len(c) > 1], ids=lambda value: str(value)
 )
 def test_commands_exist_with_their_flags(script, arguments, tables, monkeypatch):
-    sources = [
-        ROOT / script,
-        *(ROOT / "experiments" / Path(script).stem).glob("*.py"),
-        *(ROOT / "experiments").glob(f"{Path(script).stem}_*.py"),
-    ]
-    source = "".join(path.read_text() for path in sources)
+    parts = (ROOT / "experiments" / f"{Path(script).stem}s").rglob("*.py")  # of a launcher with a folder of its own
+    source = "".join(path.read_text() for path in [ROOT / script, *parts])
     settings = [a for a in arguments if re.match(r"--config[.=]", a)]
     for argument in set(arguments) - set(settings):
         name = argument.removeprefix("--").split("=")[0]
@@ -146,13 +143,6 @@ def test_links_lead_somewhere(page):
     for path in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", prose):
         if not path.startswith(("http://", "https://")):
             assert ((ROOT / page).parent / path).exists(), path
-
-
-def test_the_command_of_the_own_cell_runs_in_small(tmp_path):
-    script, arguments = commands(PAGES["README.md"])[0]
-    assert "configs/own_cell.py" in arguments[0]
-    start(script, arguments, tmp_path)
-    assert (tmp_path / "runs/leaky/result.json").is_file()
 
 
 @pytest.mark.slow
