@@ -98,10 +98,11 @@ class Batch(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A task as pure functions: data is drawn on the device from a key, so there is nothing to load or checkpoint."""
+    """A task as pure functions: batches are drawn on the device from a key, so there is nothing to checkpoint."""
 
     # (key, batch_size, *, split="train", seq_len=None) -> Batch. `split` is train, validation or test; with a `seq_len`
-    # all sequences have that length, such as a longer one than a network was trained on.
+    # all sequences have that length, such as a longer one than a network was trained on. A task with `data` takes them
+    # as `data`, by default its own.
     sample: Callable[..., Batch]
     loss: Callable[[Array, Batch], Array]  # (outputs, batch) -> scalar, the mean over sequences, each weighing the same
     metrics: Callable[[Array, Batch], dict[str, Array]]  # (outputs, batch) -> such means by name; `score` names one
@@ -121,6 +122,9 @@ class Task(NamedTuple):
     references: Callable[[], dict[str, float]] | None = None
     # (model, params, key) -> Report of a trained model, `model(params)` being a `Model`; None: the score says it all.
     report: Callable[[Callable[[Any], "Model"], Any, Array], "Report"] | None = None
+    # A pytree of the arrays that `sample` draws from, if any. Compiled programs take them as an argument: one that
+    # closes over an array has it written out inside.
+    data: Any = None
 
 
 class Report(NamedTuple):

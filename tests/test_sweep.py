@@ -174,7 +174,7 @@ def test_the_trace_that_checks_a_run_is_the_one_that_is_compiled(monkeypatch):
     values = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
     run.chunk(run.init(jax.random.key(0), values), values)
     inputs = lanes.place(sweep.lane_inputs([config] * 2))
-    lanes.chunk(lanes.init(*inputs), inputs[1])
+    lanes.chunk(lanes.init(*inputs), inputs[1], lanes.data)
     assert count and len(traced) == count
 
 

@@ -28,6 +28,7 @@ from rnnjax.figures import plotting
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.nn import SequenceModel
 from rnnjax.runs.read import recorded_reach
+from rnnjax.sweeps.grid import lane_inputs, make_lanes
 from rnnjax.tasks import TASKS, adding
 from rnnjax.training import make_optimizer, make_train, outputs, penalty
 from rnnjax.training.config import Config, check, hyperparameters
@@ -391,7 +392,7 @@ def test_a_task_of_one_s_own_brings_its_references_and_its_report(monkeypatch, t
     row = {"step": 1, "loss": 0.3, "eval_mse": 0.3, "diverged": -1, "blame": "nothing"}
     with runs.open_run(tmp_path / "run", outputs.config_dict(config), {"versions": {}, "devices": {}}) as run:
         runs.append_rows(run, [row])
-        result = outputs.finish(run, config, train, params, {}, 1.0)
+        result = outputs.finish(run, config, train, params, [row], {}, 1.0)
     (weight,) = [leaf for path, leaf in jax.tree.leaves_with_path(params) if "W_h" in jax.tree_util.keystr(path)]
     assert result["test_waits"] == pytest.approx(float(weight.sum())) and result["complete"]
     assert (run.path / "sample.txt").read_text() == "so\x1b\nlong"
@@ -425,6 +426,34 @@ def test_a_task_whose_batch_has_no_weights_is_refused(monkeypatch):
         ValueError, match=r"^task 'bare': Batch.weights is missing; with readout 'last' it must be \[B\]"
     ):
         make_train(dataclasses.replace(SMALL, task="bare", seq_len=4))
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_task_s_data_are_an_argument_of_the_program_and_not_written_out_in_it(shards):
+    """The text has 465,000 characters, 9 digits each where a program holds them."""
+    config = dataclasses.replace(SMALL, task="text", seq_len=4, steps=1, eval_every=1, gradient_flow=False)
+    train = make_train(config, shards)
+    state = jax.eval_shape(train.init, jax.random.key(0), values(config))
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), train.task.data)
+    assert len(jax.jit(train.chunk).lower(state, values(config), shapes).as_text()) < 1_000_000
+    assert len(jax.jit(train.chunk).lower(state, values(config)).as_text()) > 3_000_000  # so the measure measures
+
+
+def test_the_lanes_of_a_sweep_share_one_copy_of_their_task_s_data():
+    config = dataclasses.replace(SMALL, task="text", seq_len=4, steps=1, eval_every=1, gradient_flow=False)
+    lanes = make_lanes(config)
+    inputs = lanes.place(lane_inputs([config] * len(jax.devices())))
+    states = jax.eval_shape(lanes.init, *inputs)
+    assert len(lanes.chunk.lower(states, inputs[1], lanes.data).as_text()) < 1_000_000
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(lanes.data))
+
+
+def test_what_is_drawn_from_data_that_are_given_is_what_is_drawn_from_one_s_own():
+    task = TASKS["text"](6, min_seq_len=2)
+    given, own = (task.sample(jax.random.key(1), 3, **how) for how in ({"data": task.data}, {}))
+    jax.tree.map(np.testing.assert_array_equal, given, own)
+    other = {split: np.flip(part) for split, part in task.data.items()}
+    assert not np.array_equal(task.sample(jax.random.key(1), 3, data=other).inputs, own.inputs)
 
 
 @pytest.mark.parametrize(("steps", "eval_every", "ends"), [(5, 2, [2, 4, 5]), (2, 7, [2])])

@@ -47,10 +47,10 @@ def try_program(bucket: sweep.Bucket, devices, width: int, K: int) -> tuple[floa
     began = time.monotonic()
     inputs = lanes.place(sweep.lane_inputs([bucket.config] * K))
     states = lanes.init(*inputs)
-    program = lanes.chunk.lower(states, inputs[1]).compile()
-    jax.block_until_ready(program(states, inputs[1]))
+    program = lanes.chunk.lower(states, inputs[1], lanes.data).compile()
+    jax.block_until_ready(program(states, inputs[1], lanes.data))
     compiled = time.monotonic()
-    jax.block_until_ready(program(states, inputs[1]))
+    jax.block_until_ready(program(states, inputs[1], lanes.data))
     run_seconds = time.monotonic() - compiled
     forward = config.eval_batch / (3 * config.batch_size)  # an evaluation in training steps: it goes forward alone
     step = run_seconds / (2 + forward) * (1 + forward / bucket.config.eval_every)

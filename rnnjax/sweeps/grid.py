@@ -33,8 +33,9 @@ class Lanes(NamedTuple):
 
     train: Train
     init: Callable[[Array, Hyperparameters], TrainState]  # (keys [K], hyperparameters [K]) -> states
-    chunk: Callable[[TrainState, Hyperparameters], tuple[TrainState, dict]]  # -> (states, records), as `Train.chunk`
+    chunk: Callable[..., tuple[TrainState, dict]]  # (states, hyperparameters, data) -> (states, records): `Train.chunk`
     place: Callable[[Any], Any]  # a tree of [K, ...] on the devices, as `init` and `chunk` return it
+    data: Any  # the task's, on every device
 
 
 def trial_id(config: Config) -> str:
@@ -118,15 +119,18 @@ def make_lanes(config: Config, devices: Sequence[jax.Device] | None = None, widt
     over_devices = NamedSharding(mesh, P("lanes"))
 
     def over_lanes(function):
-        def local(*args):
-            return jax.lax.map(lambda a: function(*a), args, batch_size=None if width == 1 else width)
+        def local(args, shared):
+            return jax.lax.map(lambda a: function(*a, *shared), args, batch_size=None if width == 1 else width)
 
-        return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("lanes"), out_specs=P("lanes"), check_vma=False))
+        specs = {"in_specs": (P("lanes"), P()), "out_specs": P("lanes")}
+        mapped = jax.shard_map(local, mesh=mesh, check_vma=False, **specs)
+        return jax.jit(lambda first, values, *shared: mapped((first, values), shared))
 
     def place(tree):
         return jax.device_put(tree, over_devices)
 
-    return Lanes(train, over_lanes(train.init), over_lanes(train.chunk), place)
+    data = jax.device_put(train.task.data, NamedSharding(mesh, P()))
+    return Lanes(train, over_lanes(train.init), over_lanes(train.chunk), place, data)
 
 
 def default_width(trials: int, devices: Sequence[jax.Device]) -> int:

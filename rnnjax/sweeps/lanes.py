@@ -143,7 +143,7 @@ def run_lanes(run, lanes, missing, bucket, store, stop, progress, options) -> bo
         if not live:
             return True
         began = time.monotonic()
-        states, record = lanes.chunk(states, inputs[1])
+        states, record = lanes.chunk(states, inputs[1], lanes.data)
         record = jax.device_get(record)
         chunks, share = chunks + 1, (time.monotonic() - began) / len(live)
         for k in live:
@@ -209,7 +209,7 @@ def restore(run: runs.Run, lanes: sweep.Lanes, states, values, missing: dict[str
             "ids": np.empty((n, 16), np.uint8),
             "seconds": np.empty(n, np.float32),
             "chunks": np.empty(n, np.int32),
-            "records": jax.tree.map(resize((n, longest)), jax.eval_shape(lanes.chunk, states, values)[1]),
+            "records": jax.tree.map(resize((n, longest)), jax.eval_shape(lanes.chunk, states, values, lanes.data)[1]),
             "states": jax.tree.map(resize((n,)), sweep.to_host(states)),
         }
 

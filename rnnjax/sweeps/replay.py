@@ -31,11 +31,11 @@ def replay(workdir: str, trial: str, debug_nans: bool) -> int:
         print(f"diverged at step {rows[-1]['diverged']}: {rows[-1]['blame']} not finite")
         if debug_nans:
             one = make_train(dataclasses.replace(config, eval_every=1))
-            step = jax.jit(one.chunk)
+            step, data = jax.jit(one.chunk), one.task.data
             while int(before.step) < rows[-1]["diverged"]:
-                before, _ = step(before, values)
+                before, _ = step(before, values, data)
             with jax.debug_nans(True), jax.debug_infs(True), jax.disable_jit():
-                one.chunk(before, values)
+                one.chunk(before, values, data)
             print("no operation of that step is not finite when it is run by itself")
     return runs.EXIT_DONE
 
@@ -47,7 +47,7 @@ def replay_until_diverged(config: Config, stored: list[dict]):
     state, chunk, rows = jax.jit(train.init)(key, values), jax.jit(train.chunk), []
     while not rows or (rows[-1]["step"] < config.steps and rows[-1]["diverged"] < 0):
         before = state
-        state, record = chunk(state, values)
+        state, record = chunk(state, values, train.task.data)
         row = outputs.metrics_row(jax.device_get(record))
         before_too = runs.json_text(row) == runs.json_text(stored[len(rows)]) if len(rows) < len(stored) else None
         print(f"{runs.json_text(row)}  { {True: 'as before', False: 'not as before', None: 'new'}[before_too] }")

@@ -13,5 +13,5 @@ def traced_lanes(config: Config, devices: Sequence[jax.Device], width: int, K: i
     """The lanes of a bucket. Raises BadSetting, in one line, where they cannot be traced."""
     with errors_in_one_line(config), jax.enable_x64(config.dtype == "float64"):
         lanes = sweep.make_lanes(config, devices, width)
-        trace(lanes.init, lanes.chunk, lanes.place(sweep.lane_inputs([config] * K)))
+        trace(lanes.init, lanes.chunk, lanes.place(sweep.lane_inputs([config] * K)), lanes.data)
     return lanes

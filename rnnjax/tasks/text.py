@@ -5,7 +5,7 @@ import hashlib
 import math
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,15 +55,18 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
     for split in SPLITS:
         _check_size(len(parts[split]), seq_len, split, path)
 
-    def sample(key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None) -> Batch:
-        if split not in parts:
+    def sample(
+        key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None, data: Any = parts
+    ) -> Batch:
+        if split not in data:
             raise unknown("split", split, SPLITS)
         longest, least = lengths_to_draw("text", trained, seq_len, shortest=1)
-        _check_size(len(parts[split]), longest, split, path)
+        characters = jnp.asarray(data[split])
+        _check_size(len(characters), longest, split, path)
         start_key, length_key = jax.random.split(key)
-        start = jax.random.randint(start_key, (batch_size,), 0, len(parts[split]) - longest)
+        start = jax.random.randint(start_key, (batch_size,), 0, len(characters) - longest)
         t = jnp.arange(longest + 1)[:, None]
-        window = jnp.asarray(parts[split])[start + t]
+        window = characters[start + t]
         if least is None:
             return Batch(window[:-1], window[1:], None, jnp.ones((longest, batch_size), bool))
         lengths = draw_seq_len(length_key, (batch_size,), longest, least)
@@ -92,6 +95,7 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
         causal=True,
         references=lambda: {"unigram": unigram, "5-gram": five_gram},
         report=lambda model, params, key: _report(data, model, params, key),
+        data=parts,
     )
 
 
@@ -165,7 +169,7 @@ _SCORES: dict[tuple, dict[str, float]] = {}  # of each text and order, found onc
 def _report(data, model, params, key):
     """Bits per character on the whole test part, beside the n-gram models', and a sample of what the model writes."""
     prompt = PROMPT if set(PROMPT) <= set(data.vocabulary) else decode(data.train[: len(PROMPT)], data.vocabulary)
-    bits = float(jax.jit(lambda p: bits_per_character(model(p), jnp.asarray(data.test)))(params))
+    bits = float(jax.jit(lambda p, tokens: bits_per_character(model(p), tokens))(params, data.test))
     ids = encode(prompt, data.vocabulary)
     written = jax.jit(lambda p, key: generate(model(p), ids, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE))(params, key)
     unigram, five_gram = (ngram_bits_per_character(data, order, "test") for order in (1, 5))

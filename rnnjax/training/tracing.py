@@ -15,7 +15,10 @@ from rnnjax.types import Array
 
 
 class Traced(NamedTuple):
-    """A run whose `init` and `chunk` are compiled at their first call, from the traces that they have."""
+    """A run whose `init` and `chunk` are compiled at their first call, from the traces that they have.
+
+    `chunk` takes the state and the hyperparameters alone: it has the task's data.
+    """
 
     train: Train
     init: Callable[..., Any]
@@ -30,8 +33,9 @@ def traced_run(config: Config, shards: int = 1, start: int = 0) -> Traced:
     with errors_in_one_line(config):
         train = make_train(config, shards, start)
         init, chunk = jax.jit(train.init), jax.jit(train.chunk)
-        trace(init, chunk, run_inputs(config))
-    return Traced(train, init, chunk)
+        data = jax.tree.map(jnp.asarray, train.task.data)
+        trace(init, chunk, run_inputs(config), data)
+    return Traced(train, init, lambda state, values: chunk(state, values, data))
 
 
 def run_inputs(config: Config) -> tuple[Array, Hyperparameters]:
@@ -55,9 +59,9 @@ def errors_in_one_line(config: Config) -> Iterator[None]:
         ) from error
 
 
-def trace(init: Callable, chunk: Callable, inputs: tuple) -> None:
-    """Traces both with the shapes of `inputs`: a later call with such inputs finds the traces there."""
-    jax.eval_shape(chunk, jax.eval_shape(init, *inputs), inputs[1])
+def trace(init: Callable, chunk: Callable, inputs: tuple, data: Any) -> None:
+    """Traces both with the shapes of `inputs` and `data`: a later call with such ones finds the traces there."""
+    jax.eval_shape(chunk, jax.eval_shape(init, *inputs), inputs[1], data)
 
 
 def _place(error):

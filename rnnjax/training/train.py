@@ -41,21 +41,23 @@ class Train(NamedTuple):
 
     task: Task
     init: Callable[[Array, Hyperparameters], TrainState]  # (key, hyperparameters) -> state
-    chunk: Callable[
-        [TrainState, Hyperparameters], tuple[TrainState, dict]
-    ]  # `eval_every` steps, or what is left, and a score
-    run: Callable[[Array, Hyperparameters], tuple[TrainState, dict]]  # the whole run; records stacked `[chunks, ...]`
+    # (state, hyperparameters, data=None): `eval_every` steps, or what is left, and a score
+    chunk: Callable[..., tuple[TrainState, dict]]
+    # (key, hyperparameters, data=None): the whole run; records stacked `[chunks, ...]`
+    run: Callable[..., tuple[TrainState, dict]]
     model: Callable[[Any], SequenceModel]  # params -> the model, for evaluation
 
 
 def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
     """The run that `config` describes.
 
-    Data are drawn on the device, so nothing but the state needs saving. A record holds, for the steps since the last
-    one, the mean `loss`, the mean `grad_norm` before clipping and the `clipped` fraction; `eval_loss` and the task's
-    metrics on fresh data of a fixed key as `eval_<name>`; and `flow`, the root mean square |dL/dh_t| over
-    those steps and sequences, leaves `[T]` for each layer and carry part, if `config.gradient_flow` (and the gradient
-    is bptt; else None).
+    Batches are drawn on the device, so nothing but the state needs saving. `chunk` and `run` take `task.data`, the
+    arrays that they draw from, as an argument; left out, these are written out inside the program.
+
+    A record holds, for the steps since the last one, the mean `loss`, the mean `grad_norm` before clipping and the
+    `clipped` fraction; `eval_loss` and the task's metrics on fresh data of a fixed key as `eval_<name>`; and `flow`,
+    the root mean square |dL/dh_t| over those steps and sequences, leaves `[T]` for each layer and carry part, if
+    `config.gradient_flow` (and the gradient is bptt; else None).
 
     A loss, gradient or update that is not finite freezes the run where it was: parameters stay at their last
     finite values, and `diverged` and `blame` say when and what.
@@ -105,9 +107,12 @@ def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
             config, merge(params, key), batch.inputs, jax.random.fold_in(key, 2), batch.lengths
         ), value
 
-    def step(state, hyperparameters):
+    def sample(key, size, split, data):
+        return task.sample(key, size, split=split, **({} if data is None else {"data": data}))
+
+    def step(state, hyperparameters, data):
         data_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        batch = task.sample(data_key, config.batch_size, split="train")
+        batch = sample(data_key, config.batch_size, "train", data)
         if axis_name is not None:
             index = jax.lax.axis_index(axis_name)
             batch = _slice_of_batch(batch, index * batch_size, batch_size)
@@ -154,12 +159,12 @@ def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
         config.steps - start
     ) % length > 0  # then the last chunk is over before its end, and what is left changes nothing
 
-    def chunk(state, hyperparameters):
+    def chunk(state, hyperparameters, data=None):
         count = jnp.clip(config.steps - state.step, 1, length) if ragged else length
 
         def body(carry, _):
             state, total = carry
-            after, record = step(state, hyperparameters)
+            after, record = step(state, hyperparameters, data)
             if ragged:
                 going = state.step < config.steps
                 after = jax.tree.map(lambda new, old: jnp.where(going, new, old), after, state)
@@ -168,18 +173,18 @@ def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
             mean = jax.tree.map(lambda so_far, new: so_far + new / count, total, record)
             return (after, mean | {"flow": flow}), None
 
-        shapes = jax.eval_shape(lambda s: step(s, hyperparameters)[1], state)
+        shapes = jax.eval_shape(lambda s: step(s, hyperparameters, data)[1], state)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         (state, record), _ = jax.lax.scan(body, (state, zeros), length=length)
         record["flow"] = jax.tree.map(lambda leaf: leaf / count**0.5, record["flow"])
-        record |= evaluate(state.params)
+        record |= evaluate(state.params, data)
         return state, record | {"step": state.step, "diverged": state.diverged, "blame": state.blame}
 
-    def evaluate(params):
+    def evaluate(params, data):
         model = merge(params)
 
         def mean(key, size):
-            batch = task.sample(key, size, split="validation")
+            batch = sample(key, size, "validation", data)
             outputs = model(batch.inputs, lengths=batch.lengths)
             return {"loss": task.loss(outputs, batch)} | task.metrics(outputs, batch)
 
@@ -194,9 +199,9 @@ def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
         names = parts[0][1]
         return {f"eval_{n}": sum(count * part[n] for count, part in parts) / config.eval_batch for n in names}
 
-    def run(key, hyperparameters):
+    def run(key, hyperparameters, data=None):
         state = init(key, hyperparameters)
-        return jax.lax.scan(lambda s, _: chunk(s, hyperparameters), state, length=-(-config.steps // length))
+        return jax.lax.scan(lambda s, _: chunk(s, hyperparameters, data), state, length=-(-config.steps // length))
 
     if shards > 1:
         mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:shards]), (axis_name,))

@@ -72,13 +72,15 @@ class TrainedRun:
         check_precision(self.config)
         task, length = self.train.task, {} if seq_len is None else {"seq_len": seq_len}
 
-        def score(params, key):
-            model, batch = self.train.model(params), task.sample(key, batch_size, split=split, **length)
+        def score(params, data, key):
+            given = length if data is None else length | {"data": data}
+            model, batch = self.train.model(params), task.sample(key, batch_size, split=split, **given)
             outputs = model(batch.inputs, lengths=batch.lengths)
             return {"loss": task.loss(outputs, batch)} | task.metrics(outputs, batch)
 
         keys = jax.random.split(purpose_key(Purpose.TESTING, SPLITS.index(split)), batches)
-        means = jax.jit(lambda params: jax.lax.map(lambda key: score(params, key), keys))(self.params)
+        every = jax.jit(lambda params, data: jax.lax.map(lambda key: score(params, data, key), keys))
+        means = every(self.params, task.data)
         return {name: float(jnp.mean(values)) for name, values in means.items()}
 
     def report(self) -> Report | None:
