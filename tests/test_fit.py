@@ -130,7 +130,8 @@ def test_killed_while_it_is_lengthened_a_run_ends_once_more(saved, whole, tmp_pa
 def counter(hidden_size):
     """A cell that counts the steps."""
     init = lambda key, D: {"unused": jnp.zeros(hidden_size)}  # noqa: E731
-    return Cell(init, lambda batch: jnp.zeros((*batch, hidden_size)), lambda params, h, x: h + 1 + 0 * params["unused"])
+    initial_carry = lambda weights, batch: jnp.zeros((*batch, hidden_size))  # noqa: E731
+    return Cell(init, initial_carry, lambda params, h, x: h + 1 + 0 * params["unused"])
 
 
 def test_evaluation_is_at_the_length_that_is_asked_for(monkeypatch):
