@@ -24,7 +24,7 @@ from rnnjax.tasks import TASKS
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
-    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 TUTORIAL = "docs/tutorial.md"
 COMMAND = re.compile(r"python (experiments/\w+\.py)((?:[ ]+(?:\\\n\s*)?--[^\s`]+)*)")
