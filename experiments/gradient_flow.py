@@ -27,7 +27,6 @@ from command_line import (
     load_config,
     main_with_errors,
 )
-from report import best_settings, find_runs, summarise
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +35,7 @@ from rnnjax.cells import CELLS
 from rnnjax.diagnostics.gradient_flow import gradient_fault, gradient_flow, gradient_reach, rms_over_batch, total_norm
 from rnnjax.figures import plotting
 from rnnjax.keys import Purpose, purpose_key
+from rnnjax.reports.settings import best_settings, find_runs, summarise
 from rnnjax.runs.read import group_by_setting
 from rnnjax.sweeps.tracing import errors_in_one_line
 from rnnjax.training import make_train, outputs

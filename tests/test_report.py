@@ -17,12 +17,13 @@ import gradient_flow
 import jax
 import numpy as np
 import pytest
-import report
 from rich.console import Console
 
 from rnnjax import runs
 from rnnjax.cells import CELLS
 from rnnjax.keys import Purpose, purpose_key
+from rnnjax.reports import settings
+from rnnjax.reports.runs_page import write_report
 from rnnjax.sweeps import lanes
 from rnnjax.training import (
     make_train,
@@ -76,7 +77,7 @@ def write_trial(path, cell, lr, seed, score):
 
 @pytest.fixture(scope="module")
 def page(sweep):
-    return report.write_report([str(sweep)], str(sweep / "report"))
+    return write_report([str(sweep)], str(sweep / "report"))
 
 
 def test_settings_csv_holds_numpys_numbers(page):
@@ -111,7 +112,7 @@ def test_runs_csv_has_a_line_a_run(page, sweep):
     assert sorted((row["cell"], float(row["lr"]), row["score"]) for row in rows) == sorted(
         (cell, lr, "" if score is None else str(score)) for (cell, lr), scores in SCORES.items() for score in scores
     )
-    table = report.runs_csv([report.find_runs([str(sweep)])[0][0]._replace(config={"text_path": "=cmd()"})])
+    table = settings.runs_csv([settings.find_runs([str(sweep)])[0][0]._replace(config={"text_path": "=cmd()"})])
     assert next(csv.DictReader(io.StringIO(table)))["text_path"] == "'=cmd()"
 
 
@@ -160,17 +161,17 @@ def test_the_page_says_which_settings_cannot_be_told_from_the_best(page, tmp_pat
     for lr, error in ((0.1, 0.01), (0.2, 0.02), (0.3, 0.01)):
         for seed in range(6):
             write_trial(tmp_path / f"{lr}{seed}", "gru", lr, seed, error * (1 + (lr == 0.3) * (seed % 2) + seed / 10))
-    text = report.write_report([str(tmp_path)], str(tmp_path / "page")).read_text()
+    text = write_report([str(tmp_path)], str(tmp_path / "page")).read_text()
     assert "1 of the 2 others of gru." in text
 
 
 def test_what_is_missing_is_one_line(tmp_path, sweep):
     with pytest.raises(ValueError, match="is not a directory; allowed: a run directory"):
-        report.find_runs([str(tmp_path / "none")])
+        settings.find_runs([str(tmp_path / "none")])
     with pytest.raises(ValueError, match=r"holds no run: there is no config\.json"):
-        report.find_runs([str(tmp_path)])
+        settings.find_runs([str(tmp_path)])
     with pytest.raises(ValueError, match=r"result\.json is missing; 1 of 1 runs unfinished"):
-        report.find_runs([str(sweep / "trials" / "unfinished")])
+        settings.find_runs([str(sweep / "trials" / "unfinished")])
     write_trial(tmp_path / "run", "gru", 0.1, 0, 0.1)
     (tmp_path / "run" / "metrics.jsonl").unlink()
     command = [sys.executable, str(ROOT / "experiments/report.py"), f"--runs={tmp_path / 'run'}", f"--out={tmp_path}/x"]
@@ -285,7 +286,7 @@ def test_a_random_search_has_a_figure_that_fits_its_page(tmp_path):
     """64 learning rates made a heat map of 9,872 pixels by 500; the page shows a figure 544 pixels wide."""
     for seed, lr in enumerate(np.geomspace(1e-5, 1e-1, 16).tolist()):
         write_trial(tmp_path / "runs" / f"{seed}", "gru", lr, 0, lr)
-    page = report.write_report([str(tmp_path / "runs")], str(tmp_path / "out")).read_text()
+    page = write_report([str(tmp_path / "runs")], str(tmp_path / "out")).read_text()
     images = [base64.b64decode(image) for image in re.findall(r"src='data:image/png;base64,([^']+)'", page)]
     sizes = [np.frombuffer(image[16:24], ">u4") for image in images]  # of the PNG's first chunk
     assert all(width < 1200 and height > width / 3 for width, height in sizes) and len(sizes) >= 3
