@@ -22,6 +22,7 @@ test-ray: .venv/ray  ## a sweep on a Ray of its own, with a worker killed
 lint: .venv/installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy --cache-dir .venv/mypy_cache
 
 bench: .venv/bench  ## rnnjax beside its peers: a table, a figure and JSON in runs/benchmark
 	$(PY) experiments/benchmark.py --out=runs/benchmark

@@ -37,7 +37,7 @@ def orthogonal(gain: float | Array = 1.0) -> Initializer:
 
 def identity(scale: float | Array = 1.0) -> Initializer:
     """`scale` times the identity: a ReLU network that starts by copying its state (IRNN, Le et al. 2015)."""
-    return lambda key, shape, dtype=jnp.float32: jnp.asarray(scale, dtype) * jnp.eye(*shape, dtype=dtype)
+    return lambda key, shape, dtype=jnp.float32: jnp.asarray(scale, dtype) * jnp.eye(shape[0], shape[1], dtype=dtype)
 
 
 def normal(stddev: float | Array) -> Initializer:

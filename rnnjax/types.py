@@ -10,11 +10,11 @@ Arguments come in scan order: params, carry, input.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 
-Array = jax.Array
+Array: TypeAlias = jax.Array
 Params = dict[str, Array]
 Weights = Any  # what `Cell.weights` makes of the params: those themselves, or a pytree of arrays
 Carry = Any  # a pytree: one array, or a NamedTuple with the paper's letters, such as LSTMCarry(c, h)

@@ -70,6 +70,10 @@ def test_shared_code_asks_for_no_task_by_name():
     ]
 
 
+def test_every_public_function_is_annotated():
+    assert missing_annotations(sources("rnnjax")) == []
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_every_cell_names_its_source(name):
     assert names_a_year(inspect.getdoc(CELLS[name])), f"{name}: say who published it, as in 'Elman (1990)'"
@@ -131,6 +135,9 @@ class Model:
         "rnnjax/new.py: Model.run",
         "rnnjax/new.py: Model.__call__",
     ]
+    found = missing_annotations({"rnnjax/new.py": source + "    def typed(self, *, x: int, **rest) -> int: ..."})
+    unfinished = ["bare: x, return", "documented: x, return", "Model.run: return", "Model.__call__: x, return"]
+    assert found == [f"rnnjax/new.py: {line}" for line in [*unfinished, "Model.typed: rest"]]
     assert names_a_year("Elman (1990), Finding structure in time.")
     assert names_a_year("the gate (Gers & Schmidhuber 2000)")
     assert not names_a_year("the gate (arXiv:2004.01234), from h [2000] in about 1997")
@@ -222,6 +229,20 @@ def asked_for(source, path):
     compared = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Compare)]
     names = [part for node in compared for part in ast.walk(node) if isinstance(part, ast.Constant)]
     return [f"{path}:{name.lineno}: {name.value}" for name in names if name.value in TASKS]
+
+
+def missing_annotations(files):
+    """The arguments of public functions and methods that have no annotation, and `return`."""
+    found = []
+    for path, source in files.items():
+        for name, node in public(ast.parse(source).body):
+            if isinstance(node, ast.ClassDef):
+                continue
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+            bare = [arg.arg for arg in given if arg and arg.arg not in ("self", "cls") and arg.annotation is None]
+            bare += ["return"] if node.returns is None else []
+            found += [f"{path}: {name}: {', '.join(bare)}"] if bare else []
+    return found
 
 
 def public(body, prefix=""):

@@ -101,7 +101,7 @@ def _written(structure) -> str:
     return str(structure).removeprefix("PyTreeDef(").removesuffix(")")
 
 
-def fits(dtype, into) -> bool:
+def fits(dtype: Any, into: Any) -> bool:
     """Whether numbers of `dtype` are numbers of the kind of `into`: integers are real, real ones complex."""
     kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
 
@@ -111,7 +111,7 @@ def fits(dtype, into) -> bool:
     return dtype == into or (None not in (rank(dtype), rank(into)) and rank(dtype) <= rank(into))
 
 
-def path_name(path) -> str:
+def path_name(path: Any) -> str:
     """A leaf's place in a tree, after a space; nothing where the tree is one leaf."""
     return f" {jax.tree_util.keystr(path)}" if path else ""
 

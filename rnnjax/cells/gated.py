@@ -92,7 +92,7 @@ def gated(
     return Cell(init, initial_carry, step, project, form=gates)
 
 
-def check_hidden_size(hidden_size: int):
+def check_hidden_size(hidden_size: int) -> None:
     """Raises ValueError unless it is 1, 2, ..."""
     if not isinstance(hidden_size, numbers.Integral) or hidden_size < 1:
         raise ValueError(f"hidden_size is {hidden_size}; allowed: 1, 2, ...")

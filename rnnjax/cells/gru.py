@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.gated import check_hidden_size, gated, memoized, split
-from rnnjax.initializers import constant, glorot, orthogonal, per_gate, zeros
+from rnnjax.initializers import Initializer, constant, glorot, orthogonal, per_gate, zeros
 from rnnjax.types import Array, Cell, Params
 
 sigmoid = jax.nn.sigmoid
@@ -15,7 +15,9 @@ def _linear(s):
 
 
 @memoized
-def gru(hidden_size: int, *, gain: float | Array = 1.0, w_x=glorot, w_h=None) -> Cell:
+def gru(
+    hidden_size: int, *, gain: float | Array = 1.0, w_x: Initializer = glorot, w_h: Initializer | None = None
+) -> Cell:
     """GRU with the reset gate after the matmul, as in PyTorch, Flax and cuDNN.
 
         r_t = sigmoid(W_r x_t + U_r h_{t-1} + b_r)
@@ -42,7 +44,9 @@ def gru(hidden_size: int, *, gain: float | Array = 1.0, w_x=glorot, w_h=None) ->
 
 
 @memoized
-def gru_cho(hidden_size: int, *, gain: float | Array = 1.0, w_x=glorot, w_h=None) -> Cell:
+def gru_cho(
+    hidden_size: int, *, gain: float | Array = 1.0, w_x: Initializer = glorot, w_h: Initializer | None = None
+) -> Cell:
     """GRU with the reset gate before the matmul.
 
         r_t = sigmoid(W_r x_t + U_r h_{t-1} + b_r)
@@ -82,7 +86,14 @@ def gru_cho(hidden_size: int, *, gain: float | Array = 1.0, w_x=glorot, w_h=None
 
 
 @memoized
-def mgu(hidden_size: int, *, forget_bias: float | Array = 1.0, gain: float | Array = 1.0, w_x=glorot, w_h=None) -> Cell:
+def mgu(
+    hidden_size: int,
+    *,
+    forget_bias: float | Array = 1.0,
+    gain: float | Array = 1.0,
+    w_x: Initializer = glorot,
+    w_h: Initializer | None = None,
+) -> Cell:
     """Minimal gated unit: a GRU whose one gate both resets and updates, as `flax.linen.MGUCell`.
 
         f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)

@@ -4,14 +4,21 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.gated import gated, memoized
-from rnnjax.initializers import glorot, identity, normal, orthogonal
+from rnnjax.initializers import Initializer, glorot, identity, normal, orthogonal
 from rnnjax.types import Array, Cell
 
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
 
 
 @memoized
-def rnn(hidden_size: int, *, activation: str = "tanh", gain: float | Array = 1.0, w_x=glorot, w_h=None) -> Cell:
+def rnn(
+    hidden_size: int,
+    *,
+    activation: str = "tanh",
+    gain: float | Array = 1.0,
+    w_x: Initializer = glorot,
+    w_h: Initializer | None = None,
+) -> Cell:
     """The Elman network, with a tanh, relu or sigmoid nonlinearity.
 
         h_t = phi(W_x x_t + W_h h_{t-1} + b)

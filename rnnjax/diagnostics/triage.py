@@ -156,7 +156,7 @@ def judge(loss: Array, evidence: Sequence[Evidence]) -> Diagnosis:
     return Diagnosis("healthy", None, None, tuple(keeps), cure, evidence)
 
 
-def _first_found(evidence: Sequence[Evidence], *rules: Callable) -> Diagnosis | None:
+def _first_found(evidence: tuple[Evidence, ...], *rules: Callable) -> Diagnosis | None:
     for rule in rules:
         for layer, e in enumerate(evidence):
             found = rule(e)

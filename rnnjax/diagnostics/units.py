@@ -1,7 +1,7 @@
 """Gates and units along a trajectory, for any cell, without editing it: what `step` computes on its way."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +93,7 @@ def summarise_units(units: Units, bins: int = 20) -> UnitSummary:
     )
 
 
-def interpret(function: Callable, *args, elementwise: bool = False):
+def interpret(function: Callable, *args: Any, elementwise: bool = False) -> tuple[Any, list[tuple[str, Array]]]:
     """Evaluates `function(*args)`, recording what its nonlinearities return.
 
     Returns (its value, [("sigmoid" | "tanh" | "relu", output), ...] in the order of computation). With
@@ -101,7 +101,7 @@ def interpret(function: Callable, *args, elementwise: bool = False):
     function with its own derivative is computed, but not recorded.
     """
     jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-    recorded = []
+    recorded: list[Any] = []
     out = _evaluate(jaxpr.jaxpr, jaxpr.consts, jax.tree.leaves(args), recorded, elementwise)
     return jax.tree.unflatten(jax.tree.structure(shape), out), recorded
 

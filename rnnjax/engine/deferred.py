@@ -8,6 +8,7 @@ afterwards. The elementwise maths is the cell's own, differentiated by JAX: no c
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,9 @@ SLOPE_FROM_VALUE = {
 }
 
 
-def deferred_scan(cell: Cell, weights: Weights, carry: Carry, xs: Array, mask, taps, probe) -> tuple[Carry, Array]:
+def deferred_scan(
+    cell: Cell, weights: Weights, carry: Carry, xs: Array, mask: Array | None, taps: Carry | None, probe: Carry | None
+) -> tuple[Carry, Array]:
     """As a plain scan of `cell.step` in values and gradients: (the last carry, ys `[T, ..., O]`).
 
     xs `[T, ..., D]`; mask `[T, ...]` or None; taps and probe as in `unroll`.
@@ -78,7 +81,7 @@ def _differentiable(gates: Gates, hoisted: bool):
     return jax.jit(run, inline=True) if jax.sharding.get_abstract_mesh().manual_axes else run
 
 
-def all_varying(*trees):
+def all_varying(*trees: Any) -> Any:
     """All trees, varying over the mesh axes that any of them varies over.
 
     Inside `jax.shard_map` a loop's carry must begin as it ends, and a gradient be as its argument is. Elsewhere this

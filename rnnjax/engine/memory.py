@@ -56,7 +56,9 @@ def plan_segments(
     return Plan(high, peak(high))
 
 
-def bytes_a_step(cell: Cell, batch_shape: tuple[int, ...], input_size: int, outputs: str = "last"):
+def bytes_a_step(
+    cell: Cell, batch_shape: tuple[int, ...], input_size: int, outputs: str = "last"
+) -> tuple[int, int, int]:
     """Bytes a step: (kept for or made in the backward pass of a segment, always there, of a carry)."""
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), input_size))
     weights = jax.eval_shape(cell.weights, params)

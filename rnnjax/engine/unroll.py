@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -267,7 +268,7 @@ def _all_in_precision(dtype, weights, xs, carry):
     return jax.tree.map(lambda a: in_precision(a, dtype), (weights, xs, carry))
 
 
-def in_precision(a, dtype):
+def in_precision(a: Array, dtype: Any) -> Array:
     """`a` in the precision of `dtype`; what is complex stays complex, what is real real, integers as they are."""
     if jnp.iscomplexobj(a):
         return a.astype(jnp.result_type(dtype, jnp.complex64))

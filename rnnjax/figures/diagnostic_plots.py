@@ -30,7 +30,12 @@ Out = str | os.PathLike | None
 
 
 def lines_over_steps(
-    lines: Mapping[str, np.ndarray], out: Out = None, *, ylabel: str, xlabel: str = "sequence step $t$", dark=False
+    lines: Mapping[str, np.ndarray],
+    out: Out = None,
+    *,
+    ylabel: str,
+    xlabel: str = "sequence step $t$",
+    dark: bool = False,
 ) -> Figure:
     """Curves `[T]` on a log axis, such as |dL/dh_t| of each layer; what is 0 or not finite is marked as such."""
     figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
@@ -45,7 +50,14 @@ def lines_over_steps(
     return write(figure, out)
 
 
-def sensitivity(log_frobenius: np.ndarray, starts, log_spectral, out: Out = None, *, dark=False) -> Figure:
+def sensitivity(
+    log_frobenius: np.ndarray,
+    starts: np.ndarray,
+    log_spectral: np.ndarray | None,
+    out: Out = None,
+    *,
+    dark: bool = False,
+) -> Figure:
     """log10 |dh_T/dh_t| against T - t: the root mean square gain `[T + 1]`, and the worst case at some `starts`."""
     figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     T = len(log_frobenius) - 1
@@ -61,7 +73,7 @@ def sensitivity(log_frobenius: np.ndarray, starts, log_spectral, out: Out = None
     return write(figure, out)
 
 
-def step_spectra(singular_values: np.ndarray, out: Out = None, *, dark=False) -> Figure:
+def step_spectra(singular_values: np.ndarray, out: Out = None, *, dark: bool = False) -> Figure:
     """Singular values of J_t `[T, n]` over time: largest, smallest, and the middle half between."""
     figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     sigma = np.sort(np.asarray(singular_values, float), axis=1)
@@ -78,7 +90,9 @@ def step_spectra(singular_values: np.ndarray, out: Out = None, *, dark=False) ->
     return write(figure, out)
 
 
-def product_spectra(steps: Sequence[int], log_singular_values: np.ndarray, out: Out = None, *, dark=False) -> Figure:
+def product_spectra(
+    steps: Sequence[int], log_singular_values: np.ndarray, out: Out = None, *, dark: bool = False
+) -> Figure:
     """log10 of the singular values of P_{0->t}, `[S, n]` natural logs, one line for each of the `steps` t."""
     figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     values = _decades(log_singular_values)
@@ -93,7 +107,7 @@ def product_spectra(steps: Sequence[int], log_singular_values: np.ndarray, out: 
     return write(figure, out)
 
 
-def exponents(values: np.ndarray, standard_error: np.ndarray, out: Out = None, *, dark=False) -> Figure:
+def exponents(values: np.ndarray, standard_error: np.ndarray, out: Out = None, *, dark: bool = False) -> Figure:
     """Lyapunov exponents `[k]`, natural log per step, with their standard errors; above 0 gradients explode."""
     figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     axes.axhline(0, color=ink(dark), linewidth=1, linestyle=":")
@@ -107,7 +121,9 @@ def exponents(values: np.ndarray, standard_error: np.ndarray, out: Out = None, *
     return write(figure, out)
 
 
-def time_by_time(matrix: np.ndarray, out: Out = None, *, label: str, rows: str, columns: str, dark=False) -> Figure:
+def time_by_time(
+    matrix: np.ndarray, out: Out = None, *, label: str, rows: str, columns: str, dark: bool = False
+) -> Figure:
     """A matrix `[T, T]` in colours, such as |dL_t/dh_s|; what is 0 or not finite has a colour of its own."""
     figure, (axes,) = new_figure(dark, width=4.9, height=4.1)
     values = np.asarray(matrix)
@@ -133,9 +149,9 @@ def histograms(
     out: Out = None,
     *,
     xlabel: str,
-    log=False,
-    mark=None,
-    dark=False,
+    log: bool = False,
+    mark: Mapping[str, float] | None = None,
+    dark: bool = False,
 ) -> Figure:
     """Shares `[bins]` by name over common `edges`; `mark` draws a labelled vertical line at {text: value}."""
     figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
@@ -153,7 +169,7 @@ def histograms(
     return write(figure, out)
 
 
-def eigenvalues(blocks: Mapping[str, np.ndarray], out: Out = None, *, dark=False) -> Figure:
+def eigenvalues(blocks: Mapping[str, np.ndarray], out: Out = None, *, dark: bool = False) -> Figure:
     """Eigenvalues `[H]` of each recurrent matrix in the complex plane, with the unit circle."""
     columns = min(len(blocks), 2)
     rows = -(-len(blocks) // columns)
@@ -171,7 +187,7 @@ def eigenvalues(blocks: Mapping[str, np.ndarray], out: Out = None, *, dark=False
     return write(figure, out)
 
 
-def by_lag(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], out: Out = None, *, dark=False) -> Figure:
+def by_lag(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], out: Out = None, *, dark: bool = False) -> Figure:
     """Curves (lags, values), each over its own largest value: does the memory end where the gradient does?"""
     figure, (axes,) = new_figure(dark, width=5.2, height=3.5)
     for k, (name, (lags, values)) in enumerate(lines.items()):
@@ -188,7 +204,14 @@ def by_lag(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], out: Out = None, 
     return write(figure, out)
 
 
-def gradient_errors(methods: Sequence[str], cosine, norm_ratio, out: Out = None, *, dark=False) -> Figure:
+def gradient_errors(
+    methods: Sequence[str],
+    cosine: Sequence[float] | np.ndarray,
+    norm_ratio: Sequence[float] | np.ndarray,
+    out: Out = None,
+    *,
+    dark: bool = False,
+) -> Figure:
     """Cosine with and norm over the full gradient, for each of the `methods`."""
     figure, (axes,) = new_figure(dark, width=5.2, height=1.5 + 0.32 * len(methods))
     y = np.arange(len(methods))
@@ -216,7 +239,7 @@ def anatomy(
     ylabel: str,
     lowest: float = 1e-8,
     highest: float = 1e3,
-    dark=False,
+    dark: bool = False,
 ) -> Figure:
     """Profiles over steps back of several seeds, a panel a cell: {row: {cell: {"start" or "trained": `[S, T]`}}}.
 
@@ -252,7 +275,7 @@ def anatomy(
 
 
 def errors_without_and_with(
-    rows: Mapping[str, tuple[Sequence[float], Sequence[float]]], baseline: float, out: Out = None, *, dark=False
+    rows: Mapping[str, tuple[Sequence[float], Sequence[float]]], baseline: float, out: Out = None, *, dark: bool = False
 ) -> Figure:
     """Errors of several seeds without (circles) and with a treatment (diamonds), a row each, on a log axis.
 

@@ -101,7 +101,9 @@ def colormap(name: str = "magma") -> Colormap:
     return matplotlib.colormaps[name].with_extremes(bad=GREY)
 
 
-def log_mesh(axes: Axes, x, y, values: np.ndarray, low: float, high: float) -> tuple[QuadMesh, dict[str, str]]:
+def log_mesh(
+    axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray, low: float, high: float
+) -> tuple[QuadMesh, dict[str, str]]:
     """Draws a map of sizes `values` [Y, X] between the edges x and y, its colours from `low` to `high`.
 
     What has no colour of its own is 0, not finite or below `low`: three things. Returns the image, and what of them
@@ -117,7 +119,7 @@ def log_mesh(axes: Axes, x, y, values: np.ndarray, low: float, high: float) -> t
     if bad.any():
         axes.pcolormesh(x, y, np.ma.masked_where(~bad, bad), cmap=ListedColormap([NOT_FINITE]), rasterized=True)
     below = f"below {low:.0e}".replace("e-0", "e-")
-    kinds = {
+    kinds: dict[str, Any] = {
         zero: (values == 0, GREY),
         below: (shown & (values < low), image.cmap(0.0)),
         "not finite": (bad, NOT_FINITE),
@@ -133,7 +135,7 @@ def add_patches(figure: Figure, names: Mapping[str, Any], dark: bool) -> None:
                       labelcolor=ink(dark), fontsize=9, handlelength=1.2)  # fmt: skip
 
 
-def mark_undrawn(axes: Axes, x, values: np.ndarray, zero: str | None = None) -> None:
+def mark_undrawn(axes: Axes, x: np.ndarray, values: np.ndarray, zero: str | None = None) -> None:
     """Crosses where a curve on a log axis has no point: at the foot what is 0, at the top what is not finite.
 
     `zero` names the former in the legend; by default it says how small a number would be none.

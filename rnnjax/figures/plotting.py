@@ -129,7 +129,8 @@ def gradient_map(
     steps = np.asarray(flow["step"], float)
     first = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else 0
     edges = np.concatenate([[max(first, 0)], steps])  # a row is the mean since the row before it
-    image, kinds = None, {}
+    image: Any = None
+    kinds: dict[str, Any] = {}
     for panel, (row, column) in zip(panels, [(r, c) for r in rows for c in columns], strict=True):
         name = f"{row}.{column}" if column else row
         if name not in flow:
@@ -153,7 +154,7 @@ def gradient_map(
 
 def gradient_limits(flows: Sequence[Mapping[str, np.ndarray]]) -> tuple[float, float]:
     """The colour scale that suits all of these gradient flows: whole decades up to their largest value, at most 8."""
-    values = np.concatenate([np.ravel(flow[name]) for flow in flows for name in flow if name != "step"] or [[1.0]])
+    values = np.concatenate([np.ravel(flow[name]) for flow in flows for name in flow if name != "step"] or [np.ones(1)])
     values = values[np.isfinite(values) & (values > 0)].astype(float)
     if not values.size:
         return 0.1, 1.0

@@ -10,7 +10,7 @@ theta is all weights, h the carry and x an input, each as one vector of reals, `
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,14 @@ from jax import lax
 from rnnjax.engine.steps import flatten, inexact, with_inexact
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.norms import norm
-from rnnjax.types import Array, Carry
+from rnnjax.types import Array, Carry, Cell, Weights
 
 EPSILON = 1e-7  # keeps UORO's ratios of norms finite (Tallec & Ollivier 2018, algorithm 1)
 
 
-def rtrl(cell, weights, carry, xs, length, dys, dlast, key):
+def rtrl(
+    cell: Cell, weights: Weights, carry: Carry, xs: Array, length: Array, dys: Any, dlast: Any, key: Array
+) -> tuple[Any, Any, Any]:
     """M_t = I_t + J_t M_{t-1};  dL/dtheta = sum_t (dL_t/dh_t) M_t."""
     dweights, _ = _with_influence(cell, weights, carry, xs, length, dys, dlast, lambda M: M)
     rebuild, rebuild_xs = with_inexact(carry), with_inexact(xs)
@@ -44,14 +46,18 @@ def rtrl(cell, weights, carry, xs, length, dys, dlast, key):
     return dweights, *pull((dys, dlast))
 
 
-def snap1(cell, weights, carry, xs, length, dys, dlast, key):
+def snap1(
+    cell: Cell, weights: Weights, carry: Carry, xs: Array, length: Array, dys: Any, dlast: Any, key: Array
+) -> tuple[Any, Any, Any]:
     """M_t = I_t + P (J_t M_{t-1}), P the pattern of I_t."""
     pattern = _pattern(cell, weights, carry, xs)
     dweights, dxs = _with_influence(cell, weights, carry, xs, length, dys, dlast, lambda M: jnp.where(pattern, M, 0))
     return dweights, _by_step(xs, dxs), jax.tree.map(jnp.zeros_like, inexact(carry))
 
 
-def uoro(cell, weights, carry, xs, length, dys, dlast, key):
+def uoro(
+    cell: Cell, weights: Weights, carry: Carry, xs: Array, length: Array, dys: Any, dlast: Any, key: Array
+) -> tuple[Any, Any, Any]:
     """M_t replaced by s_t theta_t^T, with E[s_t theta_t^T] = M_t over signs nu_t.
 
     s_t = rho_0 J_t s_{t-1} + rho_1 nu_t;   theta_t = theta_{t-1} / rho_0 + nu_t I_t / rho_1

@@ -6,7 +6,7 @@ count. Of a cell of `clip_cotangent` it is that of the plain one. The key draws 
 none ignores it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +129,7 @@ def orthogonal(
     key: Array | None = None,
     *,
     lengths: Array | None = None,
-    names=("W_h",),
+    names: Sequence[str] = ("W_h",),
 ) -> Array:
     """sum of |W^T W - I|_F^2 over the square blocks `[H, H]` of each recurrent matrix `[H, G H]` in `names`.
 

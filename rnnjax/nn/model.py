@@ -1,6 +1,7 @@
 """A stack with an encoder and a readout as a model."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -95,7 +96,7 @@ class SequenceModel(nnx.Module):
         probe: tuple | None = None,
         return_inputs: bool = False,
         first_outputs: Array | None = None,
-    ):
+    ) -> Any:
         """Outputs `[..., O]`, or `[T, ..., O]` where every step is read; after the carry, if `return_carry`.
 
         Args:

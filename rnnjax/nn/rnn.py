@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +109,7 @@ class RNN(nnx.Module):
         probe: Carry | None = None,
         outputs: str = "every",
         rngs: nnx.Rngs | None = None,
-    ):
+    ) -> Any:
         """Outputs `[B, T, H]`, time before batch if `time_major`; after the last carry, if `return_carry`.
 
         Args:
@@ -210,7 +211,7 @@ class Bidirectional(nnx.Module):
         probe: tuple[Carry, Carry] | None = None,
         outputs: str = "every",
         rngs: nnx.Rngs | None = None,
-    ):
+    ) -> Any:
         """Outputs `[B, T, 2 H]`, time before batch if `time_major`; after the pair of carries, if `return_carry`.
 
         Arguments as in `RNN`; `reverse`, `keep_order` and `rngs` change nothing, as in Flax. With `outputs="last"`,
@@ -265,7 +266,7 @@ def _run(static, params, xs, carry, lengths, taps, probe, key):
     return run(cell, params, xs, carry, lengths=lengths, **dict(options))
 
 
-def one_each(count: int, of: str, **given) -> list:
+def one_each(count: int, of: str, **given: Any) -> list:
     """What was given for each layer or direction, None for each where nothing was."""
     for name, value in given.items():
         if value is not None and not (isinstance(value, tuple | list) and len(value) == count):

@@ -1,6 +1,7 @@
 """Layers on layers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -48,7 +49,7 @@ class Stack(nnx.Module):
     ):
         check_cells(cells)
         check_gradient(gradient, bidirectional=bidirectional)
-        options = {"time_major": True, "dtype": dtype, "method": method, "segments": segments}
+        options: dict[str, Any] = {"time_major": True, "dtype": dtype, "method": method, "segments": segments}
         options |= {"gradient": gradient, "cotangent_clip": cotangent_clip, "rngs": rngs}
         layers, width = [], in_features
         for cell in cells:
@@ -92,7 +93,8 @@ class Stack(nnx.Module):
         lengths = clean_lengths(lengths, xs.shape[0], xs.shape[1:-1])
         each = one_each(len(self.layers), "layer", initial_carry=initial_carry, taps=taps, probe=probe)
         # Padding must not be added to outputs past the length by a residual, nor count in a diagnostic.
-        carries, inputs, ys = [], [], zero_past(xs, lengths)
+        carries: list[Any] = []
+        inputs, ys = [], zero_past(xs, lengths)
         for layer, carry, tap, dummy in zip(self.layers, *each, strict=True):
             final = outputs == "last" and len(carries) == len(self.layers) - 1
             inputs.append(self.dropout(ys) if carries and self.dropout is not None else ys)

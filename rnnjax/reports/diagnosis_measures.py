@@ -194,7 +194,7 @@ def _units(s: Subject) -> Section:
         draw = lambda **o: plots.histograms(summary.histogram, summary.edges, xlabel="value of the gate", **o)  # noqa: E731
         figures.append(("Gates: how far each is open", draw))
     if remembers:
-        options = {
+        options: dict[str, Any] = {
             "xlabel": "timescale $\\tau = -1/\\log f_t$ (steps)",
             "log": True,
             "mark": {f"T = {s.steps}": s.steps},

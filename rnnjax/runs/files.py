@@ -174,7 +174,7 @@ def sync(path: str | os.PathLike) -> None:
 
 def digest(array: np.ndarray) -> str:
     """The sha256 of an array's bytes."""
-    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def digest_file(path: Path) -> str:

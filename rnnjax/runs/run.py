@@ -19,9 +19,9 @@ import os
 import shutil
 import signal
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from rnnjax.runs.checkpoints import (
     describe,
@@ -63,6 +63,12 @@ from rnnjax.runs.identity import (
 EXIT_DONE, EXIT_ERROR, EXIT_BAD_FLAGS, EXIT_STOPPED = 0, 1, 2, 75  # 75: EX_TEMPFAIL, "run me again"
 
 _LOG = logging.getLogger(__name__)
+
+
+class StopRequest(Protocol):
+    """Whoever asks a run or a sweep to end: see `stop_signals`."""
+
+    requested: bool
 
 
 class RunFailed(RuntimeError):
@@ -122,7 +128,13 @@ def open_run(
 
 
 @contextlib.contextmanager
-def publish_run(workdir: str | os.PathLike, is_done, config, info, sources: Sources | None = None):
+def publish_run(
+    workdir: str | os.PathLike,
+    is_done: Callable[[], bool],
+    config: Mapping[str, Any],
+    info: Mapping[str, Any],
+    sources: Sources | None = None,
+) -> Iterator[Run | None]:
     """Yields an open run directory emptied of what a former run published in it; None where `is_done()` says, under
     its lock, that there is nothing to do. The other arguments are those of `open_run`."""
     path = check_directory(workdir)
@@ -245,7 +257,7 @@ def load_params(path: str | os.PathLike, like: Any = None) -> Any:
 
 
 @contextlib.contextmanager
-def stop_signals():
+def stop_signals() -> Iterator[StopRequest]:
     """Yields an object whose `requested` becomes True at SIGTERM or Ctrl-C; a second Ctrl-C interrupts at once."""
     stop = types.SimpleNamespace(requested=False)
 

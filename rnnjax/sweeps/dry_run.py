@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -40,14 +41,15 @@ def describe(trials: Sequence[Config], workdir: str | None, options: Options) ->
     print(f"in all about {duration(total)}")
 
 
-def try_program(bucket: sweep.Bucket, devices, width: int, K: int) -> tuple[float, float, int]:
+def try_program(bucket: sweep.Bucket, devices: Sequence[jax.Device], width: int, K: int) -> tuple[float, float, int]:
     """Seconds to compile, seconds a step of K lanes with its share of the evaluations, and bytes of the program."""
     config = dataclasses.replace(bucket.config, eval_every=2)
     lanes = sweep.make_lanes(config, devices, width)
     began = time.monotonic()
     inputs = lanes.place(sweep.lane_inputs([bucket.config] * K))
     states = lanes.init(*inputs)
-    program = lanes.chunk.lower(states, inputs[1], lanes.data).compile()
+    chunk: Any = lanes.chunk  # jitted
+    program = chunk.lower(states, inputs[1], lanes.data).compile()
     jax.block_until_ready(program(states, inputs[1], lanes.data))
     compiled = time.monotonic()
     jax.block_until_ready(program(states, inputs[1], lanes.data))

@@ -1,6 +1,7 @@
 """The trials of a sweep on disk: which are there, whether they are of today's sources, and how one is published."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ class Store(NamedTuple):
 
 
 def open_store(
-    workdir: str | Path, trials: Sequence[Config], early: bool = False, accept_changes: bool = False
+    workdir: str | os.PathLike, trials: Sequence[Config], early: bool = False, accept_changes: bool = False
 ) -> tuple[Store, list[Config]]:
     """A sweep's directory, and those of the trials that it lacks. Writes nothing.
 

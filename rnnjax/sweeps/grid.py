@@ -77,7 +77,8 @@ def random_trials(
         are rounded.
       seed: of the draw, apart from the seeds of the trials.
     """
-    columns, kinds = {}, typing.get_type_hints(Config)
+    columns: dict[str, list[Any]] = {}
+    kinds = typing.get_type_hints(Config)
     for name, (scale, low, high) in ranges.items():
         u = np.random.default_rng([seed, *name.encode()]).random(count)
         values = low * (high / low) ** u if scale == "log" else low + (high - low) * u

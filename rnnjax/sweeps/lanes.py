@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from rnnjax.sweeps.progress import Progress
 from rnnjax.sweeps.tracing import traced_lanes
 from rnnjax.training.config import Config
 from rnnjax.training.devices import device_info
+from rnnjax.training.train import Hyperparameters, TrainState
+from rnnjax.types import Array, Task
 
 __all__ = ["Options", "is_done", "run_sweep", "trial_directory"]
 
@@ -50,7 +53,12 @@ class Lane(NamedTuple):
     state: Any = None
 
 
-def run_sweep(trials: Sequence[Config], workdir: str | Path, stop, options: Options = Options()) -> bool:  # noqa: B008
+def run_sweep(
+    trials: Sequence[Config],
+    workdir: str | os.PathLike,
+    stop: runs.StopRequest,
+    options: Options = Options(),  # noqa: B008
+) -> bool:
     """Runs the checked `trials` that are missing in `workdir`, bucket by bucket. False if `stop.requested` ended it.
 
     Raises RunRefused as `open_store` does, before anything is written; RunFailed, at the end, where what follows
@@ -95,7 +103,7 @@ def plan_bucket(bucket: sweep.Bucket, store: Store, options: Options) -> Plan | 
     return Plan(path, options, lanes)
 
 
-def run_bucket(bucket: sweep.Bucket, store: Store, stop, progress: Progress, plan: Plan) -> bool:
+def run_bucket(bucket: sweep.Bucket, store: Store, stop: runs.StopRequest, progress: Progress, plan: Plan) -> bool:
     """Runs the trials of one compiled program as lanes, and publishes each as it ends. False if it was stopped.
 
     A lane whose trial has ended takes the next. The lanes under way are checkpointed together, and found again by
@@ -128,7 +136,16 @@ def discard_other_shares(path: Path, count: int) -> None:
                 runs.remove_run(other)
 
 
-def run_lanes(run, lanes, missing, bucket, store, stop, progress, options) -> bool:
+def run_lanes(
+    run: runs.Run,
+    lanes: sweep.Lanes,
+    missing: dict[str, Config],
+    bucket: sweep.Bucket,
+    store: Store,
+    stop: runs.StopRequest,
+    progress: Progress,
+    options: Options,
+) -> bool:
     """Advances lanes by a chunk at a time until all of `missing` is published."""
     K = lane_count(len(missing), options)
     slots: list[Lane | None] = [None] * K
@@ -171,7 +188,9 @@ def run_lanes(run, lanes, missing, bucket, store, stop, progress, options) -> bo
             return False
 
 
-def refill(lanes: sweep.Lanes, states, slots: list[Lane | None], queue: list[Lane], config: Config):
+def refill(
+    lanes: sweep.Lanes, states: TrainState, slots: list[Lane | None], queue: list[Lane], config: Config
+) -> tuple[TrainState, tuple[Array, Hyperparameters]]:
     """Puts waiting lanes into empty slots. Returns the states, and the inputs `[K]` of all lanes."""
     filled = [k for k, slot in enumerate(slots) if slot is None][: len(queue)]
     for k in filled:
@@ -199,7 +218,9 @@ def save(run: runs.Run, chunks: int, lanes: list[Lane]) -> None:
     runs.save_checkpoint(run, chunks, tree)
 
 
-def restore(run: runs.Run, lanes: sweep.Lanes, states, values, missing: dict[str, Config]) -> tuple[int, list[Lane]]:
+def restore(
+    run: runs.Run, lanes: sweep.Lanes, states: TrainState, values: Hyperparameters, missing: dict[str, Config]
+) -> tuple[int, list[Lane]]:
     """How many chunks the bucket has done, and its queue: the lanes that were under way, then the rest of `missing`."""
 
     def like(saved):
@@ -252,7 +273,7 @@ def stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
-def why_ended(lane: Lane, task, options: Options) -> str | None:
+def why_ended(lane: Lane, task: Task, options: Options) -> str | None:
     """Why a trial needs no more chunks, if so: `steps`, or by the options `solved`, `diverged` or `hopeless`."""
     record, better = lane.records[-1], 1 if task.higher_is_better else -1
     scores = [better * float(record[f"eval_{task.score}"]) for record in lane.records]

@@ -23,7 +23,7 @@ def sweep(
     grid: Mapping[str, Sequence[Any]],
     workdir: str | os.PathLike,
     *,
-    stop: Any = _NEVER,
+    stop: runs.StopRequest = _NEVER,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Trains every combination of the settings in `grid`, as few compiled programs; returns the `results`.

@@ -7,6 +7,8 @@ import time
 import jax
 from jax._src import distributed  # the job's key-value store; jax has no public name for it
 
+from rnnjax.runs import StopRequest
+
 BEAT_SECONDS = 1.0
 GONE_SECONDS = 15.0  # without a beat
 
@@ -79,7 +81,7 @@ def join(coordinator: str, processes: int, index: int) -> Job:
 class Stop:
     """`requested` once a signal came to this process, or once the job is broken."""
 
-    def __init__(self, signals, job: Job | None):
+    def __init__(self, signals: StopRequest, job: Job | None):
         self.signals, self.job = signals, job
 
     @property

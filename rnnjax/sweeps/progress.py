@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class Progress:
         )
         self.bar.update(self.worked, text)
 
-    def published(self, lane) -> None:
+    def published(self, lane: Any) -> None:
         """After the end of a trial."""
         self.done += 1
         self.work -= work_of(lane.trial) * max(1 - int(lane.records[-1]["step"]) / lane.trial.steps, 0)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run_on_ray(
     trials: Sequence[Config],
     workdir: str | Path,
-    stop,
+    stop: runs.StopRequest,
     options: Options,
     address: str | None,
     config_file: str | None = None,
@@ -58,7 +58,8 @@ def run_on_ray(
             file = config_file and str(Path(config_file).absolute())
             args = list(bucket.trials), str(workdir.absolute())
             pending += [task.remote(*args, share, file, digests) for share in shares]
-        finished, cancelled, failures = True, False, []
+        failures: list[BaseException] = []
+        finished, cancelled = True, False
         while pending:
             done, pending = ray.wait(pending, timeout=1)
             finished &= all([_finished(ray, ref, failures) for ref in done])

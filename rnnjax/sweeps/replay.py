@@ -11,6 +11,7 @@ from rnnjax.sweeps import grid as sweep
 from rnnjax.training import make_train, outputs
 from rnnjax.training.config import Config
 from rnnjax.training.settings import BadSetting, checked
+from rnnjax.training.train import Hyperparameters, TrainState
 
 
 def replay(workdir: str, trial: str, debug_nans: bool) -> int:
@@ -40,11 +41,12 @@ def replay(workdir: str, trial: str, debug_nans: bool) -> int:
     return runs.EXIT_DONE
 
 
-def replay_until_diverged(config: Config, stored: list[dict]):
+def replay_until_diverged(config: Config, stored: list[dict]) -> tuple[TrainState, Hyperparameters, list[dict]]:
     """Prints each row beside whether it is the stored one. Returns the state before the last, hyperparameters, rows."""
     train = make_train(config)
     key, values = jax.tree.map(lambda leaf: leaf[0], sweep.lane_inputs([config]))
-    state, chunk, rows = jax.jit(train.init)(key, values), jax.jit(train.chunk), []
+    rows: list[dict] = []
+    state, chunk = jax.jit(train.init)(key, values), jax.jit(train.chunk)
     while not rows or (rows[-1]["step"] < config.steps and rows[-1]["diverged"] < 0):
         before = state
         state, record = chunk(state, values, train.task.data)

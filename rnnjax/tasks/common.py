@@ -37,13 +37,13 @@ def check_causal(task: Task, name: str, *, bidirectional: bool) -> None:
 def check_integer(task: str, name: str, value: object, lowest: int, highest: int | None = None) -> None:
     """Raises ValueError unless `value` is an integer from `lowest` to `highest`."""
     allowed = f"an integer from {lowest} to {highest}" if highest is not None else f"an integer, {lowest} or more"
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < lowest:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or int(value) < lowest:
         raise ValueError(f"task {task!r}: {name} is {value!r}; it must be {allowed}")
-    if highest is not None and value > highest:
+    if highest is not None and int(value) > highest:
         raise ValueError(f"task {task!r}: {name} is {value!r}; it must be {allowed}")
 
 
-def check_seq_len(task: str, seq_len: object, min_seq_len: object, shortest: int) -> None:
+def check_seq_len(task: str, seq_len: int, min_seq_len: int | None, shortest: int) -> None:
     """Raises ValueError unless shortest <= min_seq_len <= seq_len, all integers; `min_seq_len` may be None."""
     check_integer(task, "seq_len", seq_len, shortest)
     if min_seq_len is not None:

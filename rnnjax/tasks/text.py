@@ -99,7 +99,7 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
     )
 
 
-def text_source(path: str | os.PathLike | None = None, **_) -> tuple[str, str, str | None]:
+def text_source(path: str | os.PathLike | None = None, **_: Any) -> tuple[str, str, str | None]:
     """What `text` reads with these arguments: what to call it, where it lies, and its sha256 if that is no file."""
     if path is None:
         return "Python's own text", "pydoc_data.topics", text_data(None).sha256

@@ -4,6 +4,8 @@ import dataclasses
 import difflib
 import functools
 import inspect
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 
@@ -12,7 +14,7 @@ from rnnjax.cells.check import check_cell
 from rnnjax.gradients.methods import check_gradient
 from rnnjax.gradients.penalties import orthogonal
 from rnnjax.tasks import TASKS, check_causal
-from rnnjax.types import Gates
+from rnnjax.types import Cell, Gates, Task
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "exponential")
@@ -145,7 +147,7 @@ def check(config: Config) -> None:
         jax.eval_shape(lambda key: orthogonal(cell, cell.init(key, 1)), jax.random.key(0))  # which matrices it has
 
 
-def make_task(config: Config):
+def make_task(config: Config) -> Task:
     """The `Task` that the config names."""
     return _call("task", TASKS[config.task], config.task, (config.seq_len,), task_options(config))
 
@@ -156,7 +158,7 @@ def task_options(config: Config) -> dict:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def make_cell(config: Config, **traced):
+def make_cell(config: Config, **traced: Any) -> Cell:
     """The `Cell` that the config names; `traced` overrides `gain` and `forget_bias`, and may hold tracers."""
     names = ("activation", "peepholes", "coupled", "gain", "forget_bias")
     options = {name: getattr(config, name) for name in names} | traced
@@ -171,7 +173,7 @@ def hyperparameters(config: Config) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def nearest(name: str, names) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean 'lstm'?` where a name is close to `name` but for its case, else nothing."""
     lower = {other.lower(): other for other in names}
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)

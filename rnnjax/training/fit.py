@@ -3,7 +3,7 @@
 import os
 import time
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,6 @@ from rnnjax.training.settings import BadSetting, checked
 from rnnjax.training.tracing import Traced, run_inputs, traced_run
 from rnnjax.training.train import TrainState, check_precision, sharded
 from rnnjax.training.trained_run import TrainedRun, read_trained
-
-
-class Stop(Protocol):
-    """Asked after each evaluation: see `runs.stop_signals`."""
-
-    requested: bool
 
 
 class Begun(NamedTuple):
@@ -39,7 +33,7 @@ def fit(
     workdir: str | os.PathLike | None = None,
     *,
     progress: bool = True,
-    stop: Stop | None = None,
+    stop: runs.StopRequest | None = None,
     accept_changes: bool = False,
     shards: int = 0,
     save_seconds: float = 10.0,
@@ -61,7 +55,7 @@ def fit(
     """
     config = checked(config)
     check_precision(config)
-    how = {"progress": progress, "stop": stop, "save_seconds": save_seconds}
+    how: dict[str, Any] = {"progress": progress, "stop": stop, "save_seconds": save_seconds}
     if workdir is None:
         count = find_shards(config, None, shards)
         return train_on(config, traced_run(config, count), count, **how)
@@ -84,7 +78,7 @@ def train_on(
     run: runs.Run | None = None,
     *,
     progress: bool = True,
-    stop: Stop | None = None,
+    stop: runs.StopRequest | None = None,
     save_seconds: float = 10.0,
 ) -> TrainedRun:
     """Trains from `begun`, or from the start, to the end of `config.steps` or until `stop` asks; records in `run`."""

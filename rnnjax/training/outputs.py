@@ -26,7 +26,7 @@ from rnnjax.types import Report, Task
 
 def metrics_row(record: dict[str, Any]) -> dict[str, Any]:
     """One line of metrics.jsonl from what a chunk of training returns."""
-    row = {"step": int(record["step"])}
+    row: dict[str, Any] = {"step": int(record["step"])}
     for name, value in record.items():
         if name not in ("step", "flow", "diverged", "blame"):
             row[name] = float(value)

@@ -21,7 +21,9 @@ class Bar:
     def __init__(self, total: float, done: float = 0.0, seconds: float = 0.0, shown: bool = True):
         self.total, self.done, self.seconds, self.shown = max(total, 1e-9), done, seconds, shown
         self.last: float | None = None  # time of the last plain line
-        self.bar = self.display = self.handle = None
+        self.bar: Progress | None = None
+        self.display: Any = None
+        self.handle: Any = None
 
     def __enter__(self) -> "Bar":
         self.display = _notebook() if self.shown else None
@@ -30,7 +32,7 @@ class Bar:
         elif self.shown and sys.stderr.isatty():
             columns = BarColumn(), TextColumn("{task.description}", markup=False)
             self.bar = Progress(*columns, console=Console(stderr=True))
-            self.task = self.bar.add_task("compiling", total=self.total, completed=self.done)
+            self.task = self.bar.add_task("compiling", total=self.total, completed=int(self.done))
             self.bar.start()
         return self
 

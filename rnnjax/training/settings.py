@@ -9,6 +9,7 @@ import sys
 import types
 import typing
 from pathlib import Path
+from typing import Any
 
 from rnnjax.training import config as configs
 
@@ -50,7 +51,8 @@ def checked(config: configs.Config) -> configs.Config:
     for name in FIELDS:
         value, kinds = getattr(config, name), types_of(name)
         if float in kinds and type(value) is int:
-            config = dataclasses.replace(config, **{name: float(value)})
+            changed: dict[str, typing.Any] = {name: float(value)}
+            config = dataclasses.replace(config, **changed)
         elif type(value) not in kinds:
             raise BadSetting(f"config.{name}={value!r}: allowed: {allowed_values(name)}")
     try:
@@ -62,7 +64,7 @@ def checked(config: configs.Config) -> configs.Config:
     return config
 
 
-def parse_setting(name: str, text: str, flag: str | None = None):
+def parse_setting(name: str, text: str, flag: str | None = None) -> Any:
     """The value that `text` means for the setting `name`, as `--config.NAME=TEXT` does; BadSetting names the `flag`."""
     if name not in FIELDS:
         raise BadSetting(unknown_setting(name))
@@ -81,7 +83,7 @@ def unknown_setting(name: str) -> str:
     return f"unknown setting config.{name}{hint}"
 
 
-def types_of(name):
+def types_of(name: str) -> list[type]:
     """`none` is tried first and a string last: it takes anything."""
     kinds = typing.get_args(TYPES[name]) or (TYPES[name],)
     return sorted(kinds, key=[types.NoneType, bool, int, float, str].index)

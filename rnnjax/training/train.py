@@ -264,7 +264,7 @@ def make_optimizer(config: Config, hyperparameters: Hyperparameters) -> optax.Gr
     return optax.chain(*order, optax.scale_by_learning_rate(schedule))
 
 
-PENALTIES = {
+PENALTIES: dict[str, Callable[..., Array]] = {
     "omega": penalties.omega,
     "flossing": penalties.flossing,
     "orthogonality": penalties.orthogonal,
