@@ -76,7 +76,7 @@ def summarise(runs: list[RunData]) -> Setting:
         runs[0].config,
         runs,
         scores,
-        tuple(quantile(scores, q) for q in (0.25, 0.5, 0.75)),
+        (quantile(scores, 0.25), quantile(scores, 0.5), quantile(scores, 0.75)),
         len(solved),
         wilson_interval(len(solved), len(runs)),
         _median(solved),
