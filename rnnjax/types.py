@@ -24,21 +24,21 @@ Activation = Callable[[Array], Array]
 class Gates(NamedTuple):
     """The parts of a cell whose recurrence is one linear map of the carried state, then elementwise.
 
-        s_t = W_x x_t + W_h state(h_{t-1}) + b      pre-activations, H units a gate
+        s_t = affine(state(h_{t-1}), z_t)           pre-activations, H units a gate; z_t = project(x_t)
         h_t = update(h_{t-1}, activation(s_t))      each unit by itself
 
-    A gate that stands in `of_input` alone sees only W_x x_t + b, one in `of_state` alone only W_h h + b_h.
-    The engine may use these parts to train faster; everything else needs only `Cell.step`.
+    The engine may use these parts to train faster; everything else needs only `Cell.step`. Of the gates, those in
+    `of_state` see h_{t-1}; the affine map is linear in it.
     """
 
-    activations: Mapping[str, Activation]  # gate name -> its nonlinearity, in the order of the columns
-    of_input: tuple[str, ...]  # the column blocks of W_x [D, G_x H] and b [G_x H]
-    of_state: tuple[str, ...]  # the column blocks of W_h [H, G_h H]
-    state: Callable[[Carry], Array]  # carry -> [..., H], what W_h multiplies
+    affine: Callable[..., dict[str, Array]]  # (weights, h, z) -> {gate: s [..., H]}
+    activations: Mapping[str, Activation]  # gate name -> its nonlinearity
     update: Callable[..., Carry]  # (weights, carry, **gates) -> carry
+    state: Callable[[Carry], Array]  # carry -> [..., H], what the affine map sees of it
+    of_state: tuple[str, ...]  # the gates that see h
 
     def __hash__(self):  # a dict has none; with it a cell can be a static argument of `jax.jit`
-        return hash((frozenset(self.activations.items()), self.of_input, self.of_state, self.state, self.update))
+        return hash((self.affine, frozenset(self.activations.items()), self.update, self.state, self.of_state))
 
 
 def _identity_projection(weights: Weights, x: Array, key: Array | None = None) -> Array:

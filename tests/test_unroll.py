@@ -16,7 +16,7 @@ import pytest
 from rnnjax import initializers
 from rnnjax.cells import LSTMCarry, gated, gru, gru_cho, lstm, rnn
 from rnnjax.engine.unroll import clean_lengths, make_probe, make_taps, unroll
-from rnnjax.types import Cell
+from rnnjax.types import Cell, Gates
 
 # Tiny problems spend their time in the compiler: half of it without LLVM's optimisations, which change no maths.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -445,6 +445,53 @@ def test_a_plain_tuple_is_a_carry_of_lstm_as_in_flax(problem):
 
 PARAMS = lstm(H).init(jax.random.key(0), D)
 PROBE, TAPS = make_probe(lstm(H), PARAMS, T, (1,)), make_taps(lstm(H), PARAMS, T + 1, (B,))
+
+
+AFFINE = {  # (w, h) -> what the state adds to the pre-activations of f and n
+    "a matrix each": lambda w, h: (h @ w["U"], h @ w["V"]),
+    "low rank": lambda w, h: ((h @ w["U"][:, :2]) @ w["V"][:2], h @ w["V"]),
+    "unit by unit": lambda w, h: (h * w["a"], h * w["b"]),
+    "one gate does not see it": lambda w, h: (0.0, h @ w["V"]),
+}
+
+
+@pytest.mark.parametrize("hoisted", [False, True])
+@pytest.mark.parametrize("kind", AFFINE)
+def test_any_affine_map_of_gates_is_differentiated_as_the_scan_does(kind, hoisted, monkeypatch):
+    """Weights with names of their own, of which `update` reads one; on an accelerator the projection stands outside."""
+
+    def affine(w, h, z):
+        f, n = AFFINE[kind](w, h)
+        return {"f": f + z["f"], "n": n + z["n"]}
+
+    def update(w, h, *, f, n):
+        return f * h + (1 - f) * n * w["scale"]
+
+    gates = {"f": jax.nn.sigmoid, "n": jnp.tanh}
+    seen = ("n",) if kind.startswith("one") else ("f", "n")
+    form = Gates(affine, gates, update, lambda h: h, seen)
+
+    def step(w, h, z):
+        return update(w, h, **{n: gates[n](s) for n, s in affine(w, h, z).items()})
+
+    cell = Cell(
+        lambda key, d: {},
+        lambda w, shape: jnp.zeros((*shape, H)),
+        step,
+        lambda w, x, key=None: {"f": x @ w["X"] + w["c"], "n": x @ w["Y"]},
+        form=form,
+    )
+    rng = np.random.default_rng(0)
+    shapes = {"U": (H, H), "V": (H, H), "a": (H,), "b": (H,), "X": (D, H), "Y": (D, H), "c": (H,), "scale": (H,)}
+    params, xs = {n: rng.normal(size=s) for n, s in shapes.items()}, rng.normal(size=(T, 6, D))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu" if hoisted else "cpu")
+
+    def loss(params, xs, method):
+        return jnp.sum(jnp.sin(unroll(cell, params, xs, method=method, lengths=[5, 3, 0, 1, 2, 4])[1]))
+
+    run = jit(lambda *p: [jax.value_and_grad(loss, (0, 1))(*p, method) for method in ("scan", "deferred")])
+    scan, deferred = run(params, xs)
+    chex.assert_trees_all_close(deferred, scan, rtol=1e-9, atol=1e-9)
 
 
 def test_weights_are_made_once_and_a_learned_start_and_noise_get_their_gradients():

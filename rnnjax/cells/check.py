@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnjax.types import Array, Carry, Cell, Gates, Params
+from rnnjax.types import Array, Carry, Cell, Gates, Params, Weights
 
 B, T = 11, 13  # sizes that hardly any cell has by itself, so that no shape fits by chance
 
@@ -17,7 +17,7 @@ def check_cell(cell: Cell, input_size: int) -> None:
     Nothing is computed: each function is run on shapes, for one sequence and for a batch, as the engine will run it.
 
     Raises TypeError or ValueError if `cell` is no Cell; if one of its functions raises; if `init` does not return a
-    flat dict of real arrays, with the shapes that a gated cell's weights have; if a part of the carry does not begin
+    flat dict of real arrays; if a gate has another shape than the state; if a part of the carry does not begin
     with the batch shape, or comes out of `step` with another structure, shape or kind of number; if `output` is not
     one real array `[..., O]`.
     """
@@ -30,11 +30,11 @@ def check_cell(cell: Cell, input_size: int) -> None:
     for batch_shape in ((), (B,)):
         carry = _shapes("initial_carry", lambda w, batch_shape=batch_shape: cell.initial_carry(w, batch_shape), weights)
         _check_carry(carry, batch_shape)
-        if isinstance(cell.form, Gates):
-            _check_weights(cell, params, carry, input_size)
         dtype = jnp.result_type(*params.values(), jnp.bfloat16) if params else jnp.float32
         x = jax.ShapeDtypeStruct((*batch_shape, input_size), dtype)
         z = _shapes("project", cell.project, weights, x)
+        if isinstance(cell.form, Gates):
+            _check_gates(cell.form, weights, carry, z)
         new = _shapes("step", cell.step, weights, carry, z)
         _shapes("step", as_carry, new, carry)
         _check_output(_shapes("output", cell.output, weights, carry, z), batch_shape)
@@ -149,22 +149,16 @@ def _check_leading(part: str, of: str, tree, leading: tuple[int, ...]):
             raise ValueError(f"{found}; allowed: {leading} and then features")
 
 
-def _check_weights(cell: Cell, params: Params, carry: Carry, D: int):
-    gates = cell.form
-    H = _shapes("form.state", gates.state, carry).shape[-1]
-    alone = [name for name in gates.of_state if name not in gates.of_input]
-    expected = {
-        "W_x": (D, len(gates.of_input) * H),
-        "W_h": (H, len(gates.of_state) * H),
-        "b": (len(gates.of_input) * H,),
-    }
-    if alone:
-        expected["b_h"] = (len(alone) * H,)
-    for name, shape in expected.items():
-        if name not in params:
-            raise ValueError(f"init returns no parameter {name!r}, which a gated cell needs, of shape {shape}")
-        if params[name].shape != shape:
-            raise ValueError(f"init returns {name!r} of shape {params[name].shape}; allowed: {shape} in a gated cell")
+def _check_gates(gates: Gates, weights: Weights, carry: Carry, z: Any):
+    h = _shapes("form.state", gates.state, carry)
+    s = _shapes("form.affine", gates.affine, weights, h, z)
+    if set(s) != set(gates.activations):
+        raise ValueError(f"form.affine returns the gates {', '.join(s)}; allowed: {', '.join(gates.activations)}")
+    for name, value in s.items():
+        if value.shape != h.shape:
+            raise ValueError(
+                f"form.affine returns {name!r} of shape {value.shape}; allowed: {h.shape}, that of form.state"
+            )
 
 
 def _check_output(y: Array, batch_shape: tuple[int, ...]):

@@ -56,7 +56,6 @@ def gated(
     w_h = orthogonal() if w_h is None else w_h
     bias = bias or {}
     vectors = vectors or {}
-    gates = Gates(activations, of_input, of_state, (lambda c: c.h) if carry else (lambda c: c), update)
 
     def init(key: Array, input_size: int) -> Params:
         keys = iter(jax.random.split(key, 2 + len(names) + len(vectors)))
@@ -78,15 +77,20 @@ def gated(
 
     def project(weights: Weights, x: Array, key: Array | None = None) -> dict[str, Array]:
         # One array a gate rather than one [..., G H]: a scan that splits its input compiles to a slow loop on a CPU.
-        W_x, b = split(weights["W_x"], of_input), split(weights["b"], of_input)
+        W_x, b = split(weights["W_x"], of_input, hidden_size), split(weights["b"], of_input, hidden_size)
         return {name: x @ W_x[name] + b[name] for name in of_input}
 
-    def step(weights: Weights, carry: Carry, z: dict[str, Array]) -> Carry:
-        s = split(gates.state(carry) @ weights["W_h"], of_state)
+    def affine(weights: Weights, h: Array, z: dict[str, Array]) -> dict[str, Array]:
+        s = split(h @ weights["W_h"], of_state, hidden_size)
         if state_alone:
-            b_h = split(weights["b_h"], state_alone)
+            b_h = split(weights["b_h"], state_alone, hidden_size)
             s |= {name: s[name] + b_h[name] for name in state_alone}
-        s = {name: z.get(name, 0) + s.get(name, 0) for name in names}
+        return {name: s[name] + z[name] if name in s and name in z else s.get(name, z.get(name)) for name in names}
+
+    gates = Gates(affine, activations, update, (lambda c: c.h) if carry else (lambda c: c), of_state)
+
+    def step(weights: Weights, carry: Carry, z: dict[str, Array]) -> Carry:
+        s = affine(weights, gates.state(carry), z)
         return update(weights, carry, **{name: activations[name](s[name]) for name in names})
 
     return Cell(init, initial_carry, step, project, form=gates)
@@ -122,6 +126,12 @@ def _comparable(setting) -> bool:
     return plain_function or isinstance(setting, numbers.Number | str | None)
 
 
-def split(array: Array, names: tuple[str, ...]) -> dict[str, Array]:
-    """`[..., G H]` -> one `[..., H]` a name."""
+def split(array: Array, names: tuple[str, ...], size: int | None = None) -> dict[str, Array]:
+    """`[..., G H]` -> one `[..., H]` a name. Raises ValueError for other columns than G blocks, of `size` if given."""
+    columns = array.shape[-1]
+    if columns % len(names) or size not in (None, columns // len(names)):
+        allowed = f"blocks of {size or 'H'} columns for {', '.join(names)}"
+        raise ValueError(f"a weight, or a product with it, has shape {array.shape}; allowed: {allowed}")
+    if len(names) == 1:
+        return {names[0]: array}
     return dict(zip(names, jnp.split(array, len(names), axis=-1), strict=True))

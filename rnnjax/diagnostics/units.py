@@ -54,7 +54,7 @@ def record_units(cell: Cell, params: Params, xs: Array, carry: Carry | None = No
         _, recorded = interpret(lambda c: cell.step(weights, c, zs), before)
         _number(found, recorded)
     else:
-        pre = _pre_activations(cell, weights, before, zs)
+        pre = cell.form.affine(weights, cell.form.state(before), zs)
         gates = {}
         for name, activation in cell.form.activations.items():
             gates[name], recorded = interpret(activation, pre[name])
@@ -146,17 +146,6 @@ def _number(found: Units, recorded) -> None:
     for kind, value in recorded:
         names = getattr(found, kind)
         names[f"{kind}_{sum(name.startswith(kind) for name in names)}"] = value
-
-
-def _pre_activations(cell: Cell, weights: Weights, carry: Carry, zs) -> dict[str, Array]:
-    """s_t of every gate (see `Gates`)."""
-    gates = cell.form
-    s = dict(zip(gates.of_state, jnp.split(gates.state(carry) @ weights["W_h"], len(gates.of_state), -1), strict=True))
-    alone = [name for name in gates.of_state if name not in gates.of_input]
-    if alone:
-        b_h = jnp.split(weights["b_h"], len(alone))
-        s |= {name: s[name] + b for name, b in zip(alone, b_h, strict=True)}
-    return {name: zs.get(name, 0) + s.get(name, 0) for name in gates.activations}
 
 
 def _retention(cell: Cell, weights: Weights, before: Carry, zs) -> Carry:

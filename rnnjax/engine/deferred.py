@@ -8,7 +8,6 @@ afterwards. The elementwise maths is the cell's own, differentiated by JAX: no c
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from rnnjax.cells.check import as_carry
-from rnnjax.cells.gated import split
+from rnnjax.engine import affine
 from rnnjax.norms import norm
 from rnnjax.types import Array, Carry, Cell, Gates, Weights
 
@@ -35,28 +34,27 @@ def deferred_scan(
 
     xs `[T, ..., D]`; mask `[T, ...]` or None; taps and probe as in `unroll`.
     """
-    if _project_first(xs, weights, cell.form):
-        inputs, hoisted = cell.project(weights, xs), True
-    else:
-        inputs, hoisted = xs, False
-    carry, carries = _differentiable(cell.form, hoisted)(weights, carry, inputs, mask, taps, probe)
+    hoisted = _project_first(cell, weights, carry, xs)
+    inputs = cell.project(weights, xs) if hoisted else xs
+    carry, carries = _differentiable(cell, hoisted)(weights, carry, inputs, mask, taps, probe)
     return carry, cell.output(weights, carries, cell.project(weights, xs))
 
 
-def _project_first(xs, weights, gates) -> bool:
+def _project_first(cell, weights, carry, xs) -> bool:
     """Whether W_x x_t for all t in one matmul beats widening the recurrent matmul by D columns a step.
 
     The widened matmul wins on a CPU until D is several times H: it saves writing and reading `[T, B, G H]`. With
     fewer than 4 rows a step each matmul is bound by reading its weights, and on a GPU by its launch.
     """
-    D = xs.shape[-1]
-    H = weights["W_h"].shape[0]
+    if jax.default_backend() != "cpu" or not hasattr(xs, "shape"):
+        return True
+    D, H = xs.shape[-1], cell.form.state(carry).shape[-1]
     rows = math.prod(xs.shape[1:-1])
     few = isinstance(rows, int) and rows < 4  # of an exported function they may be a symbol
-    return jax.default_backend() != "cpu" or D > 4 * H or (few and D >= 4)
+    return D > 4 * H or (few and D >= 4) or affine.projection(cell, weights, D) is None
 
 
-def _differentiable(gates: Gates, hoisted: bool):
+def _differentiable(cell: Cell, hoisted: bool):
     """`(weights, carry, inputs, mask, taps, probe) -> (last carry, carries [T, ..., H])` with its own backward pass.
 
     `inputs` are z where `hoisted`, x where not.
@@ -64,41 +62,21 @@ def _differentiable(gates: Gates, hoisted: bool):
 
     @jax.custom_vjp
     def run(weights, carry, inputs, mask, taps, probe):
-        last, before, _ = _forward(gates, hoisted, weights, carry, inputs, mask, taps)
+        last, before, _ = _forward(cell, hoisted, weights, carry, inputs, mask, taps)
         return last, _after(before, last)
 
     def forward(*args):
         args = jax.tree.map(lambda a: a.value, args, is_leaf=lambda a: hasattr(a, "perturbed"))
         weights, carry, inputs, mask, taps, _ = args
-        last, before, kept = _forward(gates, hoisted, weights, carry, inputs, mask, taps)
+        last, before, kept = _forward(cell, hoisted, weights, carry, inputs, mask, taps)
         return (last, _after(before, last)), (*args, before, kept)
 
     def backward(residuals, cotangents):
-        return _backward(gates, hoisted, residuals, *cotangents)
+        return _backward(cell, hoisted, residuals, *cotangents)
 
     run.defvjp(forward, backward, symbolic_zeros=True)
     # JAX knows no symbolic zeros where it runs a `shard_map` step by step: there, and nowhere else, compile.
     return jax.jit(run, inline=True) if jax.sharding.get_abstract_mesh().manual_axes else run
-
-
-def all_varying(*trees: Any) -> Any:
-    """All trees, varying over the mesh axes that any of them varies over.
-
-    Inside `jax.shard_map` a loop's carry must begin as it ends, and a gradient be as its argument is. Elsewhere this
-    does nothing.
-    """
-
-    def axes_of(a):
-        found = getattr(jax.typeof(a), "manual_axis_type", None)  # a young name of JAX's
-        return frozenset() if found is None else found.varying
-
-    axes = frozenset().union(*map(axes_of, jax.tree.leaves(trees)))
-
-    def vary(a):
-        missing = tuple(axes - axes_of(a))
-        return lax.pcast(a, missing, to="varying") if missing else a
-
-    return jax.tree.map(vary, trees)
 
 
 def _after(before, last):
@@ -106,9 +84,10 @@ def _after(before, last):
     return jax.tree.map(lambda b, l: jnp.concatenate([b[1:], l[None]]), before, last)
 
 
-def _forward(gates: Gates, hoisted, weights, carry, inputs, mask, taps):
-    """(the last carry, the carries before each step, (v of each step, see `_linear`, and its activations))."""
-    linear = _linear(gates, hoisted, weights)
+def _forward(cell: Cell, hoisted, weights, carry, inputs, mask, taps):
+    """(the last carry, the carries before each step, (v of each step, see `affine.in_loop`, and its activations))."""
+    gates = cell.form
+    linear = affine.in_loop(cell, hoisted, weights, gates.state(carry), inputs)
 
     def body(carry, step_inputs):
         x, mask, tap = step_inputs
@@ -131,44 +110,16 @@ def _forward(gates: Gates, hoisted, weights, carry, inputs, mask, taps):
     return last, before, (v, kept)
 
 
-def _linear(gates: Gates, hoisted, weights):
-    """`(h, x or z) -> (pre-activations by gate, v)`.
-
-    Where every gate sees both h and x, v = [h, x, 1] and the weights are [W_h; W_x; b]: one matmul a step, and one for
-    the gradient of all three. Elsewhere v is None.
-    """
-    if hoisted or gates.of_input != gates.of_state:
-        bias = split(weights["b"], gates.of_input)
-        alone = tuple(name for name in gates.of_state if name not in gates.of_input)
-        bias_alone = split(weights["b_h"], alone) if alone else {}
-
-        def linear(h, x):
-            s = split(h @ weights["W_h"], gates.of_state)
-            s = {name: s[name] + bias_alone[name] if name in bias_alone else s[name] for name in s}
-            if hoisted:
-                z = x
-            else:
-                z = split(x @ weights["W_x"], gates.of_input)
-                z = {name: z[name] + bias[name] for name in z}
-            return {n: s[n] + z[n] if n in s and n in z else s.get(n, z.get(n)) for n in gates.activations}, None
-    else:
-        W = jnp.concatenate([weights["W_h"], weights["W_x"], weights["b"][None]])
-
-        def linear(h, x):
-            v = jnp.concatenate([h, x, jnp.ones((*h.shape[:-1], 1), h.dtype)], axis=-1)
-            return split(v @ W, gates.of_state), v
-
-    return linear
-
-
-def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
+def _backward(cell: Cell, hoisted, residuals, dlast, dcarries):
+    gates = cell.form
     weights, carry0, inputs, mask, taps, probe, before, (v, kept) = residuals
-    matrices = {"W_x", "W_h", "b", "b_h"}
-    # Vectors that `update` uses are given to each batch element by itself; their gradient is summed at the end.
-    batch_shape = gates.state(carry0).shape[:-1]
-    vectors = {n: jnp.broadcast_to(v, (*batch_shape, *v.shape)) for n, v in weights.items() if n not in matrices}
-    W_h_T = weights["W_h"].T
-    input_alone = tuple(name for name in gates.of_input if name not in gates.of_state)
+    h0 = gates.state(carry0)
+    leaves, structure = jax.tree.flatten(weights)
+    # Weights that `update` uses are given to each batch element by itself; their gradient is summed at the end.
+    used = _used_by_update(gates, weights, carry0, jax.tree.map(lambda a: a[0], kept))
+    vectors = {i: jnp.broadcast_to(w, (*h0.shape[:-1], *(w.shape or (1,)))) for i, w in enumerate(leaves) if i in used}
+    to_state = affine.pull_to_state(cell, hoisted, weights, h0, inputs)
+    input_alone = tuple(name for name in gates.activations if name not in gates.of_state)
     dlast = _instantiate(dlast, carry0)
     dcarries = jax.tree.map(lambda d: None if _is_zero(d) else d, dcarries, is_leaf=_is_zero)
 
@@ -181,19 +132,18 @@ def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
         def values(kept):
             return {n: kept[n] if f in SLOPE_FROM_VALUE else f(kept[n]) for n, f in gates.activations.items()}
 
-        _, pullback = jax.vjp(
-            lambda v, c, k: as_carry(gates.update(v, c, **values(k)), carry),
-            vectors,
-            carry,
-            kept,
-        )
+        def update(vectors, carry, kept):
+            now = structure.unflatten([vectors.get(i, w) for i, w in enumerate(leaves)])
+            return as_carry(gates.update(now, carry, **values(kept)), carry)
+
+        _, pullback = jax.vjp(update, vectors, carry, kept)
         dv, dcarry, dkept = pullback(valid)
         ds = {
             n: dkept[n] * SLOPE_FROM_VALUE[f](kept[n]) if f in SLOPE_FROM_VALUE else dkept[n]
             for n, f in gates.activations.items()
         }
         ds_state = jnp.concatenate([ds[n] for n in gates.of_state], axis=-1)
-        (dstate,) = jax.vjp(gates.state, carry)[1](ds_state @ W_h_T)
+        (dstate,) = jax.vjp(gates.state, carry)[1](to_state(ds_state))
         dcarry = jax.tree.map(jnp.add, dcarry, dstate)
         if mask is not None:  # a frozen carry passes its gradient on as it is
             dcarry = jax.tree.map(lambda d, t: jnp.where(mask[..., None], d, t), dcarry, total)
@@ -210,40 +160,15 @@ def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
     (dcarry, dvectors), (ds_state, ds_input, dtaps, dprobe) = lax.scan(
         body, state, (kept, before, mask, dcarries), reverse=True
     )
-    dweights = {n: jnp.sum(d, axis=tuple(range(d.ndim - 1))) for n, d in dvectors.items()}
-    if v is not None:
-        H, D = weights["W_h"].shape[0], weights["W_x"].shape[0]
-        dweights["W_h"], dweights["W_x"], db = jnp.split(_outer(v, ds_state), [H, H + D])
-        dweights["b"] = db[0]
-    else:
-        dweights["W_h"] = _outer(gates.state(before), ds_state)
-        db = split(jnp.sum(ds_state, axis=tuple(range(ds_state.ndim - 1))), gates.of_state)
-        db |= {n: jnp.sum(d, axis=tuple(range(d.ndim - 1))) for n, d in ds_input.items()}
-        alone = tuple(n for n in gates.of_state if n not in gates.of_input)
-        if alone:
-            dweights["b_h"] = jnp.concatenate([db[n] for n in alone])
-    if hoisted:
-        dinputs = {**split(ds_state, gates.of_state), **ds_input}
-        dinputs = {n: dinputs[n] for n in gates.of_input}
-        dweights["W_x"], dweights["b"] = jnp.zeros_like(weights["W_x"]), jnp.zeros_like(weights["b"])
-    else:
-        if v is None:
-            dweights["b"] = jnp.concatenate([db[n] for n in gates.of_input])
-            dW = split(_outer(inputs, ds_state), gates.of_state) | {n: _outer(inputs, d) for n, d in ds_input.items()}
-            dweights["W_x"] = jnp.concatenate([dW[n] for n in gates.of_input], axis=-1)
-        W_x = split(weights["W_x"], gates.of_input)
-        through_state = jnp.concatenate(
-            [W_x.get(n, jnp.zeros_like(W_x[gates.of_input[0]])) for n in gates.of_state], axis=-1
-        )
-        dinputs = ds_state @ through_state.T
-        for n, d in ds_input.items():
-            dinputs = dinputs + d @ W_x[n].T
+    dweights, dinputs = affine.pull(cell, hoisted, weights, gates.state(before), inputs, v, ds_state, ds_input)
+    summed = {i: jnp.sum(d, axis=tuple(range(h0.ndim - 1))).reshape(leaves[i].shape) for i, d in dvectors.items()}
+    dweights = [d + summed[i] if i in used else d for i, d in enumerate(jax.tree.leaves(dweights))]
 
     def cast(tree, like):  # what is real has a real gradient, were the state complex
         return jax.tree.map(lambda d, a: (d if jnp.iscomplexobj(a) else d.real).astype(a.dtype), tree, like)
 
     return (
-        cast(dweights, weights),
+        cast(structure.unflatten(dweights), weights),
         cast(dcarry, carry0),
         cast(dinputs, inputs),
         None,
@@ -252,10 +177,12 @@ def _backward(gates: Gates, hoisted, residuals, dlast, dcarries):
     )
 
 
-def _outer(a: Array, b: Array) -> Array:
-    """sum over all steps and batch elements of a^T b: `[T, ..., I]`, `[T, ..., J]` -> `[I, J]`."""
-    rows = math.prod(a.shape[:-1])
-    return a.reshape(rows, a.shape[-1]).T @ b.reshape(rows, b.shape[-1])
+def _used_by_update(gates: Gates, weights, carry, activated) -> set[int]:
+    """Which leaves of the weights `update` reads: of these it makes elementwise use."""
+    count = len(jax.tree.leaves(weights))
+    jaxpr = jax.make_jaxpr(lambda w, c, a: gates.update(w, c, **a))(weights, carry, activated).jaxpr
+    read = {id(v) for eqn in jaxpr.eqns for v in eqn.invars} | {id(v) for v in jaxpr.outvars}
+    return {i for i, v in enumerate(jaxpr.invars[:count]) if id(v) in read}
 
 
 def _is_zero(d) -> bool:

@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 
 from rnnjax.cells.check import as_carry, given_carry, like
-from rnnjax.engine.deferred import all_varying, deferred_scan
+from rnnjax.engine.deferred import deferred_scan
+from rnnjax.engine.varying import all_varying
 from rnnjax.norms import norm
 from rnnjax.types import Array, Carry, Cell, Gates, Params
 
