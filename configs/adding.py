@@ -11,7 +11,7 @@ from rnnjax import Config
 def get_config() -> Config:
     return Config(
         task="adding",
-        variant="arjovsky",
+        task_options={"variant": "arjovsky"},
         seq_len=100,
         cell="lstm",
         hidden_size=64,

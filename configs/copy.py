@@ -1,6 +1,6 @@
 """The copy problem: ten symbols, a delay of T blanks, and then the same ten symbols again.
 
-python experiments/train.py --config=configs/copy.py --config.cell=lstm --config.chrono=true --workdir=runs/copy
+python experiments/train.py --config=configs/copy.py --config.cell.chrono_t_max=100 --workdir=runs/copy
 
 """
 
@@ -10,7 +10,7 @@ from rnnjax import Config
 def get_config() -> Config:
     return Config(
         task="copy",
-        variant="arjovsky",
+        task_options={"variant": "arjovsky"},
         seq_len=100,
         cell="lstm",
         hidden_size=128,

@@ -1,7 +1,7 @@
 """Next-character prediction on the prose in Python's own library, or on a file of yours.
 
 python experiments/train.py --config=configs/text.py --workdir=runs/text
-python experiments/train.py --config=configs/text.py --config.text_path=book.txt --workdir=runs/book
+python experiments/train.py --config=configs/text.py --config.task.path=book.txt --workdir=runs/book
 
 On the text of Python 3.11: 1.509 bits per character on the test part, where a 5-gram has 1.668. It took 36 minutes on
 two cores that other jobs kept busy.

@@ -7,7 +7,6 @@ it resumes), and writes anatomy.md, anatomy.json, anatomy.png and anatomy_dark.p
 Exit codes: see sweep.py.
 """
 
-import dataclasses
 import json
 import sys
 from collections import Counter
@@ -35,15 +34,16 @@ from rnnjax.sweeps import lanes
 from rnnjax.sweeps.grid import lane_inputs
 from rnnjax.training import Train, make_train, outputs
 from rnnjax.training.config import Config
+from rnnjax.training.dotted import with_settings
 from rnnjax.types import Array
 
 ROWS = {
     "tanh RNN": {"cell": "rnn_gaussian"},
     "IRNN": {"cell": "irnn"},
     "orthogonal RNN": {"cell": "rnn"},
-    "LSTM, b_f = 0": {"cell": "lstm", "forget_bias": 0.0},
-    "LSTM, b_f = 1": {"cell": "lstm", "forget_bias": 1.0},
-    "LSTM, chrono": {"cell": "lstm", "chrono": True},
+    "LSTM, b_f = 0": {"cell": "lstm", "cell.forget_bias": 0.0},
+    "LSTM, b_f = 1": {"cell": "lstm", "cell.forget_bias": 1.0},
+    "LSTM, chrono": {"cell": "lstm", "cell.chrono_t_max": "seq_len"},
     "GRU": {"cell": "gru"},
 }
 TASKS = ("adding", "copy")
@@ -92,10 +92,15 @@ def plan(config: Config) -> dict[tuple[str, str], list[Config]]:
     if "rnn_gaussian" not in CELLS:
         raise BadSetting("--config is missing; allowed: a file that defines rnn_gaussian, such as configs/anatomy.py")
     return {
-        (task, network): seeds.over_seeds(dataclasses.replace(config, task=task, **settings))
+        (task, network): seeds.over_seeds(with_settings(config, {"task": task} | settings_of(network, config)))
         for task in TASKS
-        for network, settings in ROWS.items()
+        for network in ROWS
     }
+
+
+def settings_of(network: str, config: Config) -> dict[str, Any]:
+    """What tells a network of ROWS from the others; "seq_len" there stands for that of the config."""
+    return {name: float(config.seq_len) if v == "seq_len" else v for name, v in ROWS[network].items()}
 
 
 def row_of(trials: Sequence[Config], workdir: str | Path) -> Row:

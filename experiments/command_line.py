@@ -1,7 +1,11 @@
-"""Settings on the command line: --config=FILE and --config.NAME=VALUE, and one line for whatever is wrong with them."""
+"""Settings on the command line: --config=FILE and --config.NAME=VALUE, and one line for whatever is wrong with them.
+
+The options of the chosen cell and task are --config.cell.NAME and --config.task.NAME: which these are is known once
+--config, --config.cell and --config.task are, so they become flags just before the command line is parsed.
+"""
 
 import contextlib
-import dataclasses
+import itertools
 import os
 import sys
 import typing
@@ -10,16 +14,11 @@ from absl import app, flags
 
 from rnnjax import runs
 from rnnjax.training import config as configs
+from rnnjax.training.config import FIELDS, OWNERS, known_options, nearest, unknown_setting
 from rnnjax.training.devices import set_numerics
-from rnnjax.training.settings import (
-    FIELDS,
-    BadSetting,
-    allowed_values,
-    checked,
-    config_of_file,
-    parse_setting,
-    unknown_setting,
-)
+from rnnjax.training.dotted import with_fitting_options, with_settings
+from rnnjax.training.options import REQUIRED
+from rnnjax.training.settings import BadSetting, allowed_values, checked, config_of_file, parse_setting, setting_of
 
 flags.disclaim_key_flags()  # --helpshort then lists the settings as the launcher's own
 for _flag in flags.FLAGS.flags_by_module_dict().get("absl.app", []):
@@ -32,9 +31,22 @@ def define_config(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines --config and a --config.NAME for every field of `Config`."""
     file_help = "a Python file with get_config() -> rnnjax.Config; the defaults below if not given"
     define_path("config", None, file_help, flag_values)
-    for name, field in FIELDS.items():
-        doc = field.metadata.get("doc", "")
-        flags.DEFINE(_SettingParser(name), f"config.{name}", None, doc, flag_values=flag_values)
+    for name in FIELDS:
+        _define_setting(name, configs.DEFAULTS, flag_values)
+
+
+def define_options(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> configs.Config:
+    """Defines a --config.cell.NAME and --config.task.NAME for each option of the cell and task that `argv` chooses.
+
+    Returns the config that names these.
+    """
+    named = {kind: name for kind in OWNERS if (name := _last(argv, f"config.{kind}")) is not None}
+    chosen = _chosen(_last(argv, "config"), named, flag_values)
+    for kind in OWNERS:
+        for name in known_options(chosen, kind):
+            if f"config.{kind}.{name}" not in flag_values:
+                _define_setting(f"{kind}.{name}", chosen, flag_values)
+    return chosen
 
 
 def define_path(name: str, default: str | None, help_: str, flag_values: flags.FlagValues = flags.FLAGS):
@@ -49,12 +61,20 @@ def define_paths(name: str, help_: str, flag_values: flags.FlagValues = flags.FL
 
 
 def load_config(flag_values: flags.FlagValues = flags.FLAGS) -> configs.Config:
-    """The config of the file --config, or the defaults, with every --config.NAME=VALUE put in. Raises BadSetting."""
-    file = flag_values["config"].value
-    config = configs.Config() if file is None else config_of_file(file)
-    given = {name: flag_values[f"config.{name}"] for name in FIELDS}
-    given = {name: flag.value for name, flag in given.items() if not flag.using_default_value}
-    return checked(dataclasses.replace(config, **given))
+    """The config of the file --config, or the defaults, with every --config.NAME=VALUE put in. Raises BadSetting.
+
+    Options of the file's cell go where --config.cell names one that does not have them; so with the task.
+    """
+    given = given_settings(flag_values)
+    named = {kind: given[kind] for kind in OWNERS if kind in given}
+    return checked(with_settings(_chosen(flag_values["config"].value, named, flag_values), given))
+
+
+def given_settings(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, object]:
+    """What was given as --config.NAME=VALUE, by name."""
+    names = [name.removeprefix("config.") for name in flag_values if name.startswith("config.")]
+    given = {name: flag_values[f"config.{name}"] for name in names}
+    return {name: flag.value for name, flag in given.items() if not flag.using_default_value}
 
 
 def main_with_errors(
@@ -82,15 +102,16 @@ def main_with_errors(
 
 
 class _SettingParser(flags.ArgumentParser):
-    def __init__(self, name):
-        self.name = name
-        self.syntactic_help = f"{allowed_values(name)}; default: {_shown(FIELDS[name].default)}"
+    def __init__(self, name, config):
+        self.name, self.config, self.setting = name, config, setting_of(name, config)
+        default = "" if self.setting.default is REQUIRED else f"; default: {_shown(self.setting.default)}"
+        self.syntactic_help = f"{allowed_values(self.setting)}{default}"
 
     def parse(self, argument):
-        return parse_setting(self.name, argument)
+        return parse_setting(self.name, argument, within=(self.config,))
 
     def flag_type(self):
-        return allowed_values(self.name)
+        return allowed_values(self.setting)
 
 
 class _PathParser(flags.ArgumentParser):
@@ -117,6 +138,37 @@ def _split_paths(text):
     return [path for path in paths if path]
 
 
+def _define_setting(name, config, flag_values):
+    parser = _SettingParser(name, config)
+    doc = parser.setting.doc + " [traced]" * parser.setting.traced
+    flags.DEFINE(parser, f"config.{name}", None, doc, flag_values=flag_values)
+
+
+def _chosen(file, named, flag_values):
+    """The config of the file, which is run once, with the cell and task that flags name."""
+    flag = flag_values["config"]
+    if file is None:
+        return with_settings(configs.Config(), named)
+    path = os.path.expanduser(file)
+    if getattr(flag, "loaded", ("", None))[0] != path:
+        flag.loaded = path, config_of_file(path)
+    config = flag.loaded[1]
+    others = [kind for kind, name in named.items() if name != getattr(config, kind)]
+    return with_fitting_options(with_settings(config, named), others)
+
+
+def _last(argv, name):
+    """The value that the command line gives to a flag last, None if none."""
+    value = None
+    for argument, following in itertools.zip_longest(argv, argv[1:]):
+        if argument == "--":
+            break
+        flag, equals, text = argument.partition("=")
+        if flag in (f"--{name}", f"-{name}"):
+            value = text if equals else following
+    return value
+
+
 def _open_streams():
     """Prints whatever a terminal or a name may hold, and into nothing where a stream was closed: no run ends for it."""
     for number, name in ((1, "stdout"), (2, "stderr")):
@@ -132,13 +184,15 @@ def _open_streams():
 
 def _parse_flags(argv, flag_values):
     app.define_help_flags()
+    argv = flag_values.read_flags_from_files(argv, force_gnu=False)
+    chosen = define_options(argv, flag_values) if "config" in flag_values else None
     try:
         rest = flag_values(argv)
     except flags.IllegalFlagValueError as error:
         # absl puts its own name of the flag before the one line of ours.
         raise error.__context__ if isinstance(error.__context__, BadSetting) else error from None
     except flags.UnrecognizedFlagError as error:
-        raise BadSetting(_unknown_flag(error.flagname, flag_values)) from None
+        raise BadSetting(_unknown_flag(error.flagname, flag_values, chosen)) from None
     except SystemExit:
         sys.exit(runs.EXIT_DONE)  # --help, which absl ends with 1
     if len(rest) > 1:
@@ -146,13 +200,17 @@ def _parse_flags(argv, flag_values):
     return rest
 
 
-def _unknown_flag(name, flag_values):
-    if name.startswith("config."):
-        return unknown_setting(name.removeprefix("config."))
-    if name in FIELDS:
+def _unknown_flag(name, flag_values, chosen):
+    group, _, setting = name.partition(".")
+    if chosen is not None and group == "config":
+        kind = setting.partition(".")[0]
+        if kind in OWNERS and getattr(chosen, kind) not in OWNERS[kind]:
+            checked(chosen)  # raises: it has no options, as there is none of that name
+        return unknown_setting(setting, chosen)
+    if chosen is not None and (name in FIELDS or group in OWNERS):
         return f"unknown flag --{name}; did you mean '--config.{name}'?"
     known = [f"--{other}" for other in flag_values if not other.startswith("config.")]
-    return f"unknown flag --{name}{configs.nearest(f'--{name}', known) or '; see --helpshort'}"
+    return f"unknown flag --{name}{nearest(f'--{name}', known) or '; see --helpshort'}"
 
 
 def _shown(value):

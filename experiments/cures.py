@@ -6,7 +6,6 @@ Trains every network with and without its cure, over the seeds of seeds.py, as a
 that it resumes), and writes cures.md, cures.json, cures.png and cures_dark.png into WORKDIR. Exit codes: see sweep.py.
 """
 
-import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from rnnjax import intervals, runs
 from rnnjax.figures import diagnostic_plots
 from rnnjax.training import outputs
 from rnnjax.training.config import Config
+from rnnjax.training.dotted import with_settings
 
 BASE = {"task": "adding", "hidden_size": 32, "batch_size": 32, "lr": 2e-3, "clip": 1.0}
 BASE |= {"steps": 2000, "eval_every": 250, "eval_batch": 256}
@@ -38,12 +38,12 @@ class Pair(NamedTuple):
     changes: dict[str, Any]  # what the cure sets
 
 
-RELU = {"cell": "rnn", "activation": "relu"}
+RELU = {"cell": "rnn", "cell.activation": "relu"}
 LOUD = {"optimizer": "momentum", "clip": 0.0, "seq_len": 30}  # a learning rate that a plain step cannot bear
 TANH_50 = {"cell": "rnn", "seq_len": 50}
 RELU_50 = {**RELU, "seq_len": 50}
-VANISHING = {**TANH_50, "gain": 0.5}
-CHAOTIC = {**TANH_50, "gain": 2.0}
+VANISHING = {**TANH_50, "cell.gain": 0.5}
+CHAOTIC = {**TANH_50, "cell.gain": 2.0}
 PAIRS = (
     Pair("clip by global norm 0.1", "ReLU, momentum, lr 0.1: diverges", {**RELU, **LOUD, "lr": 0.1}, {"clip": 0.1}),
     Pair("clip by global norm 0.1", "tanh, gain 0.5", {**VANISHING, "clip": 0.0, "seq_len": 100}, {"clip": 0.1}),
@@ -55,8 +55,8 @@ PAIRS = (
     Pair("Jacobian penalty, weight 1", "tanh, gain 2: chaotic", CHAOTIC, {"jacobian": 1.0}),
     Pair("flossing, weight 1", "tanh, gain 0.5", VANISHING, {"flossing": 1.0}),
     Pair("flossing, weight 1", "tanh, gain 2: chaotic", CHAOTIC, {"flossing": 1.0}),
-    Pair("orthogonality, weight 0.1", "ReLU, gain 2: explodes", {**RELU_50, "gain": 2.0}, {"orthogonality": 0.1}),
-    Pair("orthogonality, weight 0.1", "ReLU, gain 3: overflows", {**RELU_50, "gain": 3.0}, {"orthogonality": 0.1}),
+    Pair("orthogonality, weight 0.1", "ReLU, gain 2: explodes", {**RELU_50, "cell.gain": 2.0}, {"orthogonality": 0.1}),
+    Pair("orthogonality, weight 0.1", "ReLU, gain 3: overflows", {**RELU_50, "cell.gain": 3.0}, {"orthogonality": 0.1}),
 )
 
 
@@ -77,8 +77,8 @@ def main(_) -> int:
 
 def trials_of(pair: Pair, base: Config) -> tuple[list[Config], list[Config]]:
     """Its checked trials without and with the cure, one a seed."""
-    network = dataclasses.replace(base, **pair.settings)
-    return seeds.over_seeds(network), seeds.over_seeds(dataclasses.replace(network, **pair.changes))
+    network = with_settings(base, pair.settings)
+    return seeds.over_seeds(network), seeds.over_seeds(with_settings(network, pair.changes))
 
 
 def outcome(trials: Sequence[Config], workdir: str | Path) -> dict[str, Any]:

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from command_line import (
-    FIELDS,
     BadSetting,
     checked,
     define_config,
     define_path,
     define_paths,
+    given_settings,
     load_config,
     main_with_errors,
 )
@@ -41,6 +41,7 @@ from rnnjax.sweeps.tracing import errors_in_one_line
 from rnnjax.training import make_train, outputs
 from rnnjax.training.config import Config, check, hyperparameters, nearest
 from rnnjax.training.devices import prepare_devices
+from rnnjax.training.dotted import with_fitting_options
 
 
 class Compared(NamedTuple):
@@ -65,7 +66,7 @@ def compare(
     compared = []
     for cell in cells or trained:
         found = trained.get(cell, [])
-        own = found[0][0] if found else dataclasses.replace(config, cell=cell)
+        own = found[0][0] if found else with_cell(config, cell)
         with jax.enable_x64(own.dtype == "float64"):
             initial, after = make_profile(own)
             compared.append(
@@ -76,6 +77,11 @@ def compare(
                 )
             )
     return compared
+
+
+def with_cell(config: Config, cell: str) -> Config:
+    """The config with this cell, and those of its options that the cell has."""
+    return with_fitting_options(dataclasses.replace(config, cell=cell), ["cell"])
 
 
 def make_profile(config: Config):
@@ -208,7 +214,7 @@ def main(_) -> int:
         named = flags.FLAGS["config"].present or flags.FLAGS["config.cell"].present
         cells = cells or list(trained) or ([base.cell] if named else DEFAULT_CELLS)
         for cell in cells:
-            check(dataclasses.replace(config, cell=cell))
+            check(with_cell(config, cell))
     except ValueError as error:
         raise BadSetting(str(error)) from error
     prepare_devices(config)
@@ -231,11 +237,10 @@ def _base_config(base, trained):
         return dataclasses.replace(base, **given)
     like, _ = next(iter(trained.values()))[0]
     set_ = {name: given[name] for name in ("hidden_size", "batch_size") if name in given}
-    set_ |= {f"config.{name}": getattr(base, name) for name in FIELDS if flags.FLAGS[f"config.{name}"].present}
+    set_ |= {f"config.{name}": value for name, value in given_settings().items()}
     for name, value in set_.items():
         raise ValueError(f"--{name}={value}: allowed: without --runs, which have their own")
-    own = ("activation", "peepholes", "coupled", "gain", "forget_bias")  # of one cell
-    return dataclasses.replace(like, chrono=False, **dict.fromkeys(own))
+    return dataclasses.replace(like, cell_options={})
 
 
 DEFAULT_CELLS = ["rnn", "lstm", "gru"]

@@ -403,8 +403,8 @@ def test_equal_settings_make_equal_cells_that_jit_takes_as_static(cell):
 
 
 def test_a_factory_remembers_what_it_made():
-    assert lstm(H) is lstm(hidden_size=H, forget_bias=1.0) and gru_cho(H) is gru_cho(H) and irnn(H) is irnn(H)
-    assert len({lstm(H), lstm(H, peepholes=True), lstm(H + 1), lstm(H, forget_bias=1), gru(H), mgu(H)}) == 6
+    assert lstm(H) is lstm(hidden_size=H, gain=1.0) and gru_cho(H) is gru_cho(H) and irnn(H) is irnn(H)
+    assert len({lstm(H), lstm(H, peepholes=True), lstm(H + 1), lstm(H, gain=2), gru(H), mgu(H)}) == 6
     traced = []
     jax.jit(lambda bias: traced.append(lstm(H, forget_bias=bias)))(1.0)
     assert traced[0] not in (lstm(H), lstm(H, forget_bias=1.0))  # and no traced value is remembered

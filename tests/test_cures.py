@@ -3,7 +3,6 @@
 import json
 import math
 from collections import Counter
-from dataclasses import asdict
 from types import SimpleNamespace
 
 import cures
@@ -13,6 +12,7 @@ import seeds
 
 from rnnjax.sweeps import lanes
 from rnnjax.training.config import Config
+from rnnjax.training.dotted import flat_settings
 
 INF = math.inf
 
@@ -23,7 +23,8 @@ def test_each_cure_has_two_networks_and_changes_nothing_else():
         untreated, treated = cures.trials_of(pair, Config(**cures.BASE))
         assert [trial.seed for trial in untreated] == [trial.seed for trial in treated] == list(range(seeds.SEEDS))
         for a, b in zip(untreated, treated, strict=True):
-            assert {n for n in asdict(a) if asdict(a)[n] != asdict(b)[n]} == set(pair.changes)
+            a, b = flat_settings(a), flat_settings(b)
+            assert {n for n in a if a[n] != b[n]} == set(pair.changes)
 
 
 def test_a_run_that_diverged_counts_as_the_worst_whatever_it_had_reached_before(tmp_path):

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 from absl import flags
-from command_line import define_config, load_config
+from command_line import define_config, define_options, load_config
 
 from rnnjax.cells import CELLS
 from rnnjax.tasks import TASKS
@@ -137,7 +137,9 @@ def test_commands_exist_with_their_flags(script, arguments, tables, monkeypatch)
     monkeypatch.chdir(ROOT)
     values = flags.FlagValues()
     define_config(values)
-    values(["", *(a for a in settings if "text_path" not in a)])
+    settings = [a for a in settings if "task.path" not in a]
+    define_options(settings, values)
+    values(["", *settings])
     load_config(values)
 
 

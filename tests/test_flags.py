@@ -1,12 +1,15 @@
 """A bad flag, setting or config file is one line that says what is allowed, exit code 2, and nothing written."""
 
-import dataclasses
+import copy
+import functools
 import json
 import math
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import command_line as settings
 import jax
@@ -14,13 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from trials import parse_trials
 
 from rnnjax import runs
 from rnnjax.cells import CELLS, rnn
 from rnnjax.reports import html_page
+from rnnjax.sweeps import grid
+from rnnjax.sweeps.progress import bucket_labels
+from rnnjax.tasks import TASKS
 from rnnjax.training import make_train, outputs
 from rnnjax.training.config import Config, check
 from rnnjax.training.devices import prepare_devices, set_numerics
+from rnnjax.training.options import Option, options_of
+from rnnjax.types import Array
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,17 +44,36 @@ FILES = {
     "beside.py": "SEQ_LEN = 31\n",
     "imports.py": "import beside\nfrom rnnjax import Config\ndef get_config():\n"
     "    return Config(seq_len=beside.SEQ_LEN)\n",
+    "old.py": "from rnnjax import Config\ndef get_config():\n    return Config(task='text', text_path='x')\n",
+    "other_options.py": "from rnnjax import Config\ndef get_config():\n"
+    "    return Config(cell='gru', cell_options={'peepholes': True})\n",
+    "no_options.py": "from rnnjax import Config\ndef get_config():\n    return Config(cell_options=3)\n",
+    "options.py": "from rnnjax import Config\ndef get_config():\n"
+    "    return Config(cell_options={'peepholes': True, 'gain': 2})\n",
     "not_a_number.py": "from rnnjax import Config\ndef get_config():\n    return Config(lr=float('nan'))\n",
 }
 
 BAD = {
     "--config.hiden_size=3": "unknown setting config.hiden_size; did you mean 'hidden_size'?",
-    "--config.qqqqqqq=3": "settings: task, variant, seq_len",
+    "--config.qqqqqqq=3": "settings: task, seq_len, min_seq_len",
     "--config.lr=fast": "--config.lr=fast: allowed: a number",
     "--config.lr=": "--config.lr=: allowed: a number",
     "--config.lr": "--config.lr",
     "--config.lr=nan": "config.lr=nan; allowed: a finite number above 0",
-    "--config.gain=inf": "config.gain=inf; allowed: 0, or a finite number",
+    "--config.cell.gain=inf": "config.cell.gain=inf; allowed: 0, or a finite number",
+    "--config.cell.gain=much": "--config.cell.gain=much: allowed: a number",
+    "--config.cell.peephole=true": "cell 'lstm' has no option 'peephole'; did you mean 'peepholes'?",
+    "--config.cell=gru --config.cell.peepholes=true": "cell 'gru' has no option 'peepholes'; options: gain",
+    "--config.cell.peepholes=true --config.cell=gru_cho": "options: gain ('peepholes' is one of lstm)",
+    "--config.cell=lsmt --config.cell.gain=2": "unknown config.cell 'lsmt'; did you mean 'lstm'?",
+    "--config.cell.w_h=3": "cell 'lstm' has no option 'w_h'",
+    "--config.task=copy --config.task.symbols=8.5": "--config.task.symbols=8.5: allowed: an integer",
+    "--config.task=copy --config.task.symbol=8": "task 'copy' has no option 'symbol'; did you mean 'symbols'?",
+    "--config.task.min_seq_len=8": "task 'adding' has no option 'min_seq_len'",
+    "--config.peepholes=true": "unknown setting config.peepholes; did you mean 'cell.peepholes'",
+    "--config=old.py": "old.py: unknown setting config.text_path; did you mean 'task.path', that is task_options",
+    "--config=other_options.py": "config.cell 'gru' has no option 'peepholes'",
+    "--config=no_options.py": "cell_options=3; allowed: a dict of options by name",
     "--config.hidden_size=-3": "config.hidden_size=-3; allowed: 1 or more",
     "--config.steps=1.5": "--config.steps=1.5: allowed: an integer",
     "--config.seed=none": "--config.seed=none: allowed: an integer",
@@ -60,7 +88,7 @@ BAD = {
     "--config.final_lr=0.5": "final_lr=0.5 changes nothing with schedule='constant'; allowed: schedule=cosine or",
     "--config.dropout=0.5": "dropout=0.5 changes nothing with num_layers=1; allowed: num_layers=2 or more",
     "--config.residual=true": "config.residual=True changes nothing with num_layers=1 and inputs 2 wide",
-    "--config.chrono=true --config.forget_bias=2": "forget_bias=2.0 changes nothing with chrono=True; allowed: chrono=",
+    "--config.cell.chrono_t_max=9 --config.cell.forget_bias=2": "forget_bias=2.0 and chrono_t_max=9.0 both set b_f",
     "--config.gradient=rtrl --config.segments=2": "segments=2 changes nothing with gradient='rtrl'; allowed: gradient=",
     "--config.gradient=uoro --config.cotangent_clip=1": "cotangent_clip=1.0 changes nothing with gradient='uoro'",
     "--config.gradient=snap1 --config.method=scan": "method='scan' changes nothing with gradient='snap1'",
@@ -122,13 +150,15 @@ def test_settings_override_the_file(folder):
 
 def test_every_kind_of_value(folder):
     arguments = ["cell=gru", "lr=3e-4", "hidden_size=7", "num_layers=2", "residual=true", "gradient_flow=FALSE"]
-    arguments += ["gain=none"]
+    arguments += ["embedding_size=none"]
     code, config = launch(["--config=good.py", *(f"--config.{argument}" for argument in arguments)])
     expected = Config(seq_len=20, cell="gru", lr=3e-4, hidden_size=7, num_layers=2, residual=True, gradient_flow=False)
     assert (code, config) == (0, expected)
-    code, config = launch(["--config=good.py", "--config.gain", "2"])
-    assert (code, config) == (0, Config(seq_len=20, lr=1.0, gain=2.0))
-    assert type(config.gain) is float and type(config.lr) is float  # 1 in the file, 2 on the command line
+    code, config = launch(["--config=good.py", "--config.cell.gain", "2"])
+    assert (code, config) == (0, Config(seq_len=20, lr=1.0, cell_options={"gain": 2.0}))
+    assert (
+        type(config.cell_options["gain"]) is float and type(config.lr) is float
+    )  # 1 in the file, 2 on the command line
 
 
 @pytest.mark.parametrize(
@@ -136,7 +166,7 @@ def test_every_kind_of_value(folder):
     [
         {"momentum": 0.5, "optimizer": "rmsprop"},
         {"final_lr": 0.5, "schedule": "exponential"},
-        {"chrono": True, "momentum": 0.9, "final_lr": 0.1},  # idle, but as they were by default
+        {"cell_options": {"chrono_t_max": 100}, "momentum": 0.9, "final_lr": 0.1},  # idle, but as they were by default
         {"residual": True, "embedding_size": 128},
         {"residual": True, "task": "text"},
         {"method": "deferred", "cell": "gru"},
@@ -151,7 +181,7 @@ CELLS_OF_USERS = {
     "a tuple, no Cell": (lambda H: (1, 2), "cell 'mine': a cell is a tuple; allowed: a Cell"),
     "a wrong W_h": (
         lambda H: rnn(H)._replace(init=lambda key, D: rnn(H).init(key, D) | {"W_h": jnp.zeros((2, 2))}),
-        "cell 'mine': init returns 'W_h' of shape (2, 2); allowed: (128, 128)",
+        "cell 'mine': form.affine raises TypeError: dot_general requires",
     ),
     "nested parameters": (
         lambda H: rnn(H)._replace(init=lambda key, D: {"all": rnn(H).init(key, D)}),
@@ -162,8 +192,8 @@ CELLS_OF_USERS = {
         "cell 'mine': step raises KeyError: 'W_hh'",
     ),
     "a factory that fails": (lambda H: {}["x"], "cell 'mine' raises KeyError: 'x'"),
-    "no factory": (rnn(3), "cell 'mine' raises TypeError: Cell("),
-    "an option that it has not": (lambda H, gain=1.0: rnn(H), "peepholes=True does not apply to 'mine'"),
+    "no factory": (rnn(3), "cell 'mine' raises TypeError: 'Cell' object is not callable"),
+    "an option that it has not": (lambda H, gain=1.0: rnn(H), "cell 'mine' has no option 'peepholes'; options: gain"),
 }
 
 
@@ -171,7 +201,7 @@ CELLS_OF_USERS = {
 def test_a_malformed_cell_is_refused_by_name(name, monkeypatch):
     factory, message = CELLS_OF_USERS[name]
     monkeypatch.setitem(CELLS, "mine", factory)
-    options = {"peepholes": True} if "option" in name else {}
+    options = {"cell_options": {"peepholes": True}} if "option" in name else {}
     with pytest.raises(settings.BadSetting) as error:
         settings.checked(Config(cell="mine", **options))
     assert message in str(error.value)
@@ -270,10 +300,11 @@ def test_a_tilde_is_the_home_in_every_path(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     text = folder / "book.txt"
     text.write_text("a text of few letters " * 3000)
-    code, config = launch(["--config=~/good.py", "--config.task=text", "--config.text_path=~/book.txt"])
-    assert (code, config.text_path) == (0, str(text))
-    assert settings.parse_setting("text_path", "~/book.txt") == str(text)  # of --grid
-    assert settings.checked(Config(task="text", text_path="~/book.txt")).text_path == str(text)  # of a config file
+    code, config = launch(["--config=~/good.py", "--config.task=text", "--config.task.path=~/book.txt"])
+    assert (code, config.task_options) == (0, {"path": str(text)})
+    of_text = Config(task="text", task_options={"path": "~/book.txt"})
+    assert settings.parse_setting("task.path", "~/book.txt", within=[of_text]) == str(text)  # of --grid
+    assert settings.checked(of_text).task_options == {"path": str(text)}  # of a config file
     values = flags.FlagValues()
     workdir = settings.define_path("workdir", "~/x", "where to run", values)
     values(["launcher"])
@@ -339,8 +370,8 @@ def test_a_name_that_is_no_text_goes_into_a_page():
 
 
 def test_parse_setting():
-    assert settings.parse_setting("variant", "none") is None
-    assert settings.parse_setting("peepholes", "true") is True
+    assert settings.parse_setting("cell.chrono_t_max", "none") is None
+    assert settings.parse_setting("cell.peepholes", "true") is True
     assert math.isnan(settings.parse_setting("lr", "nan"))  # of a number's type; `checked` refuses its value
     with pytest.raises(settings.BadSetting, match="did you mean 'seq_len'"):
         settings.parse_setting("seqlen", "3")
@@ -399,7 +430,10 @@ command_line.main_with_errors(lambda argv: print(command_line.load_config()))
     help_ = launched("--helpshort")
     lines = " ".join(help_.stdout.split())
     assert help_.returncode == 0 and "Says what it does." in lines and "--workdir" in lines
-    for field in dataclasses.fields(Config):
+    assert "--config.cell.peepholes: i and f see c_{t-1}" in lines and "(true or false; default: false)" in lines
+    assert "--config.cell.gain: scale of the orthogonal U. [traced] (a number; default: 1.0)" in lines
+    assert "--config.task.variant" in lines and "--config.task.symbols" not in lines
+    for field in settings.FIELDS.values():
         assert f"--config.{field.name}: {' '.join(field.metadata['doc'].split())}" in lines
         default = {None: "none", True: "true", False: "false"}.get(field.default, str(field.default))
         default = str(field.default) if type(field.default) in (int, float) else default
@@ -407,3 +441,96 @@ command_line.main_with_errors(lambda argv: print(command_line.load_config()))
     bad = launched("--config=good.py", "--config.lr=fast")
     assert (bad.returncode, bad.stdout, bad.stderr) == (2, "", "error: --config.lr=fast: allowed: a number\n")
     assert set(os.listdir(folder)) == before
+
+
+# ---- options of a cell of one's own
+
+
+def with_options(hidden_size, *, gain: float | Array = 1.0, shape: Literal["tanh", "relu"] = "tanh", depth: int = 1):
+    """A cell whose options are of every kind (Nobody 2020).
+
+    Args:
+      hidden_size: H.
+      gain: how large W_h is
+        at the start.
+      depth: of nothing.
+    """
+    return rnn(hidden_size, activation=shape, gain=gain)
+
+
+def test_an_own_cell_s_options_are_its_signature_s():
+    found = options_of(with_options)
+    assert list(found) == ["gain", "shape", "depth"]
+    assert found["gain"] == Option("gain", 1.0, (float,), "how large W_h is at the start.", traced=True)
+    assert found["shape"] == Option("shape", "tanh", (str,), choices=("tanh", "relu"))
+    assert found["depth"].kinds == (int,) and not found["depth"].traced
+    assert list(options_of(functools.partial(with_options, gain=2.0))) == ["gain", "shape", "depth"]
+    assert set(options_of(CELLS["lstm"])) == {"forget_bias", "chrono_t_max", "peepholes", "coupled", "gain"}
+    assert options_of(3) == {} and set(options_of(TASKS["text"])) == {"path"}
+
+
+def test_an_own_cell_s_options_are_swept_and_its_traced_ones_share_a_program(monkeypatch):
+    monkeypatch.setitem(CELLS, "own", with_options)
+    base = Config(cell="own", seq_len=3, hidden_size=2, batch_size=2, steps=2, eval_every=2, eval_batch=2)
+    trials = parse_trials(base, ["cell.gain=0,1.0,2", "cell.shape=tanh,relu"])
+    assert len(trials) == 6 and [len(bucket.trials) for bucket in grid.buckets(trials)] == [3, 3]
+    assert "cell.shape=relu" in list(bucket_labels(grid.buckets(trials)).values())[1]
+    train = make_train(trials[0])
+    keys, values = grid.lane_inputs(trials[::2])
+    assert list(values["cell.gain"]) == [0, 1, 2]
+    params = jax.vmap(train.init)(keys, values).params
+    norms = [float(jnp.linalg.norm(W)) for W in params["stack"]["layers"][0]["parameters"]["W_h"][...]]
+    np.testing.assert_allclose(norms, np.sqrt(2) * np.array([0, 1, 2]), rtol=1e-6)
+    for text in ("cell.shape=rleu", "cell.gian=1", "cell.depth=1.5"):
+        with pytest.raises(settings.BadSetting, match=r"did you mean|an integer") as error:
+            parse_trials(base, [text])
+        assert "\n" not in str(error.value)
+
+
+def test_an_option_holds_for_those_cells_of_a_sweep_that_have_it():
+    base = Config(cell="rnn", seq_len=4)
+    trials = parse_trials(base, ["cell=rnn,lstm,mgu", "cell.forget_bias=0,2"])
+    found = [(trial.cell, dict(trial.cell_options)) for trial in trials]
+    assert found == [("rnn", {})] + [(cell, {"forget_bias": b}) for cell in ("lstm", "mgu") for b in (0.0, 2.0)]
+    drawn = parse_trials(base, ["cell=rnn,lstm"], ["cell.forget_bias=uniform:0:1"], 3)
+    assert [trial.cell for trial in drawn].count("lstm") == 3 and [trial.cell for trial in drawn].count("rnn") == 1
+    for texts in (["cell=rnn,gru", "cell.forget_bias=0,1"], ["cell.forget_bias=0,1"]):
+        with pytest.raises(settings.BadSetting, match="has no option 'forget_bias'"):
+            parse_trials(base, texts)
+
+
+def test_a_default_does_not_enter_a_trial_s_identity(monkeypatch):
+    """So that a setting that is new orphans no old sweep; a value that is no default makes another trial."""
+    monkeypatch.setitem(CELLS, "own", with_options)
+    before = grid.trial_id(Config(cell="own"))
+    same = [Config(cell="own", cell_options={"gain": 1.0, "depth": 1}), Config(cell="own", steps=5000)]
+    assert {before, *map(grid.trial_id, same)} == {before}
+    assert len(grid.unique([Config(cell="own"), *same])) == 1
+    others = [Config(), Config(cell="own", cell_options={"gain": 2.0}), Config(cell="own", lr=0.5)]
+    assert len({before, *map(grid.trial_id, others)}) == 4
+
+    def newer(hidden_size, *, gain: float | Array = 1.0, shape: str = "tanh", depth: int = 1, brand_new: int = 3):
+        return rnn(hidden_size)
+
+    monkeypatch.setitem(CELLS, "own", newer)
+    assert grid.trial_id(Config(cell="own")) == before
+    assert outputs.config_dict(Config(cell="own"))["cell_options"]["brand_new"] == 3
+
+
+def test_options_are_frozen_and_travel():
+    config = Config(cell_options={"peepholes": True, "gain": 2.0})
+    assert config == Config(cell_options=(("gain", 2.0), ("peepholes", True))) and hash(config)
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+    assert json.loads(json.dumps(outputs.config_dict(config)))["cell_options"]["gain"] == 2.0
+    with pytest.raises(TypeError, match="frozen"):
+        config.cell_options["gain"] = 3.0
+    with pytest.raises(TypeError, match=r"unknown setting config.gain; did you mean 'cell.gain', that is cell_options"):
+        Config(gain=2.0)
+
+
+def test_a_file_s_options_go_with_its_cell(folder):
+    kept = {"peepholes": True, "gain": 2.0}
+    assert launch(["--config=options.py"])[1].cell_options == kept
+    assert launch(["--config=options.py", "--config.cell.gain=3"])[1].cell_options == kept | {"gain": 3.0}
+    assert launch(["--config=options.py", "--config.cell=gru"])[1].cell_options == {"gain": 2.0}
+    assert launch(["--config.cell", "mgu", "--config.cell.forget_bias", "-1"])[1].cell_options == {"forget_bias": -1.0}

@@ -159,7 +159,7 @@ def test_numbers_are_those_in_force():
 def test_a_finished_run_is_untouched_and_its_data_are_part_of_it(tmp_path):
     text = tmp_path / "book.txt"
     text.write_text("one text")
-    sources = {"the file of text_path": source_of_data(str(text))}
+    sources = {"the file of task.path": source_of_data(str(text))}
     with runs.open_run(tmp_path / "run", {"lr": 1}, INFO, sources) as run:
         assert runs.finished_run(run.path, {"lr": 1}, sources) is None
         runs.write_json(run.path / "result.json", {"score": 0.5, "complete": False})
@@ -170,8 +170,8 @@ def test_a_finished_run_is_untouched_and_its_data_are_part_of_it(tmp_path):
     with pytest.raises(runs.RunRefused, match="lr was 1, now 2"):
         runs.finished_run(run.path, {"lr": 2}, sources)
     text.write_text("another text")
-    now = {"the file of text_path": source_of_data(str(text))}
-    with pytest.raises(runs.RunRefused, match=r"the file of text_path changed since this run began .*book\.txt"):
+    now = {"the file of task.path": source_of_data(str(text))}
+    with pytest.raises(runs.RunRefused, match=r"the file of task.path changed since this run began .*book\.txt"):
         runs.finished_run(run.path, {"lr": 1}, now)
     assert runs.finished_run(run.path, {"lr": 1}, now, accept_changes=True)["score"] == 0.5
     assert contents(run.path) == before
@@ -180,8 +180,8 @@ def test_a_finished_run_is_untouched_and_its_data_are_part_of_it(tmp_path):
 def test_a_config_s_own_cell_task_and_text_are_its_sources(own, tmp_path, monkeypatch):
     monkeypatch.setitem(CELLS, "own", own())
     (tmp_path / "book.txt").write_text("text")
-    config = Config(cell="own", task="text", text_path=str(tmp_path / "book.txt"))
-    assert set(outputs.sources(config)) == {"cell 'own'", "the file of text_path"}
+    config = Config(cell="own", task="text", task_options={"path": str(tmp_path / "book.txt")})
+    assert set(outputs.sources(config)) == {"cell 'own'", "the file of task.path"}
     assert outputs.sources(Config()) == {} and len(outputs.sources(Config(task="text"))) == 1
 
 
@@ -317,7 +317,7 @@ def test_each_damaged_file_is_named_in_one_line(name, damage, finished, tmp_path
 
 def test_a_config_of_another_version_is_one_line(tmp_path):
     runs.close_run(runs.open_run(tmp_path / "run", {"cell": "rnn", "tempo": 3}, {}))
-    with pytest.raises(runs.RunRefused, match=r"config\.json is of another version .*'tempo'"):
+    with pytest.raises(runs.RunRefused, match=r"config\.json is of another version .*config.tempo"):
         outputs.trained_config(tmp_path / "run")
 
 

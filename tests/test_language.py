@@ -118,7 +118,9 @@ def test_the_smallest_texts_that_train_are_scored_and_written(content, starts, t
     path = tmp_path / "own.txt"
     path.write_bytes(content)
     settings = {"cell": "rnn", "hidden_size": 3, "embedding_size": 2, "batch_size": 1, "eval_batch": 3}
-    config = Config(task="text", text_path=str(path), seq_len=2, **settings, steps=1, eval_every=1, optimizer="sgd")
+    config = Config(
+        task="text", task_options={"path": str(path)}, seq_len=2, **settings, steps=1, eval_every=1, optimizer="sgd"
+    )
     config = dataclasses.replace(config, gradient_flow=False)
     check(config)
     train = make_train(config)

@@ -58,7 +58,15 @@ def sweep(tmp_path_factory):
 
 def write_trial(path, cell, lr, seed, score):
     path.mkdir(parents=True)
-    config = {"task": "adding", "variant": EVIL, "seq_len": 7, "cell": cell, "lr": lr, "seed": seed, "clip": 1.0}
+    config = {
+        "task": "adding",
+        "task_options": {"variant": EVIL},
+        "seq_len": 7,
+        "cell": cell,
+        "lr": lr,
+        "seed": seed,
+        "clip": 1.0,
+    }
     about = {"versions": {"jax": EVIL}, "git": EVIL, "devices": {"platform": "cpu"}}
     (path / "config.json").write_text(json.dumps({"config": config} | about))
     solved_at = 20 if score is not None and score <= SOLVED else None
@@ -112,8 +120,8 @@ def test_runs_csv_has_a_line_a_run(page, sweep):
     assert sorted((row["cell"], float(row["lr"]), row["score"]) for row in rows) == sorted(
         (cell, lr, "" if score is None else str(score)) for (cell, lr), scores in SCORES.items() for score in scores
     )
-    table = settings.runs_csv([settings.find_runs([str(sweep)])[0][0]._replace(config={"text_path": "=cmd()"})])
-    assert next(csv.DictReader(io.StringIO(table)))["text_path"] == "'=cmd()"
+    table = settings.runs_csv([settings.find_runs([str(sweep)])[0][0]._replace(config={"task.path": "=cmd()"})])
+    assert next(csv.DictReader(io.StringIO(table)))["task.path"] == "'=cmd()"
 
 
 class Page(html.parser.HTMLParser):
@@ -142,7 +150,7 @@ def test_the_page_escapes_every_name_and_loads_nothing(page):
     assert len(seen.loads) >= 2 * (1 + 1 + 3) and all(load.startswith("data:image/png;base64,") for load in seen.loads)
     shown = " ".join(seen.texts)
     assert EVIL in shown  # as text: the cell, the variant and the versions
-    assert f"adding ({EVIL}), T = 7" in shown
+    assert f"adding, variant {EVIL}, T = 7" in shown
     assert "sweep <b>&" in shown
 
 
@@ -237,7 +245,7 @@ def test_trained_runs_are_those_of_the_best_setting_and_of_one_problem(sweep, tm
         for lr in (0.01, 0.1):
             write_trial(tmp_path / f"{lr}{seed}", "gru", lr, seed, score * lr)
     for path in tmp_path.glob("*/config.json"):
-        path.write_text(path.read_text().replace(json.dumps(EVIL), "null"))
+        path.write_text(path.read_text().replace(json.dumps(EVIL), '"arjovsky"'))
     found = gradient_flow.find_trained([str(tmp_path)], None, None)
     assert [(c.lr, c.seed, path.name) for c, path in found["gru"]] == [(0.01, 0, "0.010"), (0.01, 1, "0.011")]
     with pytest.raises(ValueError, match="one problem at a time, of --task=adding --seq_len=7"):

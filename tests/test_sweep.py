@@ -184,7 +184,7 @@ def test_grid_drops_duplicates_and_buckets_what_is_static():
     found = sweep.buckets(trials)
     assert [bucket.config.cell for bucket in found] == ["rnn", "gru"]
     assert [len(bucket.trials) for bucket in found] == [12, 12]
-    assert len(sweep.buckets(sweep.grid(TINY, {"gain": [None, 1.0, 2.0], "seed": [0, 1]}))) == 2  # set or not
+    assert len(sweep.buckets(sweep.grid(TINY, {"cell.gain": [1.0, 2.0], "seed": [0, 1]}))) == 1
     assert len({sweep.trial_id(trial) for trial in trials}) == len(trials)
 
 
@@ -301,7 +301,7 @@ def test_a_diverged_lane_leaves_the_others_untouched(width):
 def test_a_run_is_frozen_at_its_last_finite_parameters(optimizer, clip):
     config = dataclasses.replace(
         TINY,
-        activation="relu",
+        cell_options={"activation": "relu"},
         optimizer=optimizer,
         clip=clip,
         lr=1e-1 if optimizer == "sgd" else 1e12,
@@ -330,7 +330,7 @@ def test_a_run_is_frozen_at_its_last_finite_parameters(optimizer, clip):
 
 @pytest.fixture
 def good_and_bad(tmp_path):
-    good = dataclasses.replace(TINY, activation="relu", optimizer="sgd", seq_len=2, steps=4)
+    good = dataclasses.replace(TINY, cell_options={"activation": "relu"}, optimizer="sgd", seq_len=2, steps=4)
     trials = good, dataclasses.replace(good, lr=1e30)
     assert launcher.run_sweep(trials, tmp_path, NEVER)
     return [sweep.trial_id(trial) for trial in trials]
@@ -375,8 +375,8 @@ def test_samples_are_those_of_the_seed_and_lie_in_their_ranges():
         base = dataclasses.replace(TINY, seq_len=50)
         drawn = [getattr(t, name) for t in launcher.parse_trials(base, [], [f"{name}=uniform:10:50"], 4)]
         assert {type(value) for value in drawn} == {int}
-    sampled = launcher.parse_trials(TINY, [], ["gain=uniform:0.5:2"], 2)
-    assert all(type(trial.gain) is float for trial in sampled)
+    sampled = launcher.parse_trials(TINY, [], ["cell.gain=uniform:0.5:2"], 2)
+    assert all(type(trial.cell_options["gain"]) is float for trial in sampled)
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_early_stops_free_their_lanes_and_are_undone_without_the_flags(solo, tmp
 
 
 def test_a_diverged_trial_is_hopeless(tmp_path):
-    bad = dataclasses.replace(TINY, activation="relu", optimizer="sgd", lr=1e30)
+    bad = dataclasses.replace(TINY, cell_options={"activation": "relu"}, optimizer="sgd", lr=1e30)
     assert launcher.run_sweep([bad], tmp_path, NEVER, launcher.Options(stop_hopeless=1.0))
     result = json.loads((launcher.trial_directory(tmp_path, bad) / "result.json").read_text())
     assert result["stopped"] == "diverged" and len(runs.read_rows(launcher.trial_directory(tmp_path, bad))) == 1

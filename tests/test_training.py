@@ -189,7 +189,7 @@ def test_other_gradients_that_are_exact_train_alike(method):
 
 @pytest.mark.slow
 def test_noisy_gradients_and_penalties_change_what_is_learned_and_stay_finite():
-    plain = dataclasses.replace(SMALL, cell="rnn", hidden_size=3, eval_every=6, gain=1.5)
+    plain = dataclasses.replace(SMALL, cell="rnn", hidden_size=3, eval_every=6, cell_options={"gain": 1.5})
     exact, _ = jax.jit(make_train(plain).run)(jax.random.key(0), values(plain))
     for change in ({"gradient": "uoro"}, {"omega": 1.0, "flossing": 1.0, "jacobian": 1.0}, {"cotangent_clip": 1e-3}):
         config = dataclasses.replace(plain, **change)
@@ -200,7 +200,9 @@ def test_noisy_gradients_and_penalties_change_what_is_learned_and_stay_finite():
 
 
 def test_the_orthogonality_penalty_makes_the_recurrent_matrix_orthogonal():
-    config = dataclasses.replace(SMALL, cell="rnn", gain=2.0, orthogonality=1.0, steps=300, eval_every=300, lr=3e-2)
+    config = dataclasses.replace(
+        SMALL, cell="rnn", cell_options={"gain": 2.0}, orthogonality=1.0, steps=300, eval_every=300, lr=3e-2
+    )
     state, _ = jax.jit(make_train(config).run)(jax.random.key(0), values(config))
     W = state.params["stack"]["layers"][0]["parameters"]["W_h"][...]
     assert np.linalg.norm(W.T @ W - np.eye(6)) < 0.5  # from |4 I - I| = 7.3

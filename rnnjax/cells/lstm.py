@@ -1,5 +1,6 @@
 """Long short-term memory."""
 
+import numbers
 from typing import NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ class LSTMCarry(NamedTuple):
 def lstm(
     hidden_size: int,
     *,
-    forget_bias: float | Array = 1.0,
+    forget_bias: float | Array | None = None,
     chrono_t_max: float | Array | None = None,
     peepholes: bool = False,
     coupled: bool = False,
@@ -42,16 +43,23 @@ def lstm(
 
     Args:
       hidden_size: H.
-      forget_bias: b_f at the start. 1 keeps half to three quarters of c a step instead of half (Jozefowicz 2015).
+      forget_bias: b_f at the start, by default 1, which keeps half to three quarters of c a step instead of half
+        (Jozefowicz 2015).
       chrono_t_max: spreads the timescales over [2, T_max] instead: b_f = log U(1, T_max - 1), b_i = -b_f (Tallec &
-        Ollivier 2018, arXiv:1804.11188).
+        Ollivier 2018, arXiv:1804.11188). T_max is usually T.
       peepholes: i and f see c_{t-1} and o sees c_t, through vectors p_i, p_f, p_o (Gers & Schmidhuber 2000).
       coupled: f_t = 1 - i_t, one gate fewer (CIFG in Greff et al. 2015, arXiv:1503.04069); the bias of i is then
         minus that of f.
       gain: scale of the orthogonal U.
       w_x, w_h: initialisers instead of Glorot and orthogonal.
+
+    Raises ValueError where both forget_bias and chrono_t_max are given, and for a chrono_t_max of 2 or less.
     """
-    forget = constant(forget_bias) if chrono_t_max is None else chrono(chrono_t_max)
+    if forget_bias is not None and chrono_t_max is not None:
+        raise ValueError(f"{forget_bias=} and {chrono_t_max=} both set b_f; allowed: one of them")
+    if isinstance(chrono_t_max, numbers.Real) and chrono_t_max <= 2:
+        raise ValueError(f"{chrono_t_max=}; allowed: more than 2")
+    forget = constant(1.0 if forget_bias is None else forget_bias) if chrono_t_max is None else chrono(chrono_t_max)
 
     def minus_forget(key, shape, dtype):
         return -forget(key, shape, dtype)

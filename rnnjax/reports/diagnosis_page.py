@@ -11,6 +11,7 @@ from rnnjax.reports.diagnosis_measures import sections_of, triage
 from rnnjax.reports.diagnosis_subject import B, Subject
 from rnnjax.reports.html_page import escape, figures_html, page_html, table_html
 from rnnjax.training import outputs
+from rnnjax.training.dotted import flat_settings
 
 
 def write_page(subject: Subject, out: str | Path, title: str) -> Diagnosis:
@@ -52,9 +53,7 @@ def _page(subject, verdict, figures, left_out, title):
         ],
     )  # fmt: skip
     config = [
-        [escape(name), escape(value)]
-        for name, value in outputs.config_dict(subject.config).items()
-        if value is not None
+        [escape(name), escape(value)] for name, value in flat_settings(subject.config).items() if value is not None
     ]
     remarks = "".join(f"<li>{escape(text)}</li>" for text in left_out)
     body = (

@@ -11,7 +11,6 @@ from rnnjax.figures.plot_style import cell_color
 from rnnjax.intervals import told_apart
 from rnnjax.reports.html_page import escape, figures_html, page_html, table_html
 from rnnjax.reports.settings import (
-    PROBLEM,
     best_settings,
     find_runs,
     group_by_problem,
@@ -20,6 +19,7 @@ from rnnjax.reports.settings import (
     settings_csv,
 )
 from rnnjax.runs import check_own_directory, own_directory, write_file
+from rnnjax.runs.read import varied_settings
 
 
 def write_report(paths: Sequence[str], out: str) -> Path:
@@ -50,7 +50,7 @@ def _page(tables, finished, unfinished, paths):
 
 def _problem(settings):
     best = best_settings(settings)
-    varied = _varied([s.config for s in settings], without=("cell", "seed", *PROBLEM))
+    varied = varied_settings([s.config for s in settings], without=("cell", "seed"))
     first = best[0].runs[0]
     lower = not first.result["higher_is_better"]
     name = first.result["score_name"].replace("_", " ")
@@ -67,7 +67,8 @@ def _problem(settings):
     ]
     runs = [run for setting in best for run in setting.runs]
     figures = [("Learning curves of these settings", lambda **o: plotting.learning_curve(runs, **o))]
-    numbers = {n: {s.config[n] for s in settings} for n in varied if _is_number(settings, n)}
+    numbers = {n: {s.config[n] for s in settings if n in s.config} for n in varied}
+    numbers = {n: values for n, values in numbers.items() if all(type(v) in (int, float) for v in values)}
     if 1 < len(numbers.get("lr", ())) <= setting_plots.MAX_COLUMNS:
         figures.append(
             ("Learning rate and cell: median score, and how many seeds solved it", _lr_map(settings, best, name))
@@ -143,15 +144,11 @@ def _lr_map(settings, best, name):
 def _scatter(settings, best, varied, name):
     """The figure of every setting's median against the number `varied`, of which a random search drew many."""
     points = {}
-    for cell in (s.config["cell"] for s in best):
+    for cell in (s.config["cell"] for s in best if varied in s.config):  # an option is of some cells only
         of_cell = [s for s in settings if s.config["cell"] == cell]
         points[cell] = zip(*((s.config[varied], s.quartiles[1], s.solved > 0) for s in of_cell), strict=True)
     points = {cell: tuple(columns) for cell, columns in points.items()}
     return lambda **o: setting_plots.score_scatter(points, column_label=varied, label=f"median {name}", **o)
-
-
-def _is_number(settings, name):
-    return all(type(s.config[name]) in (int, float) for s in settings)
 
 
 def _gradient_maps(best):
@@ -188,8 +185,8 @@ def _differences(runs):
         {"git": run.about.get("git"), "devices": run.about.get("devices")} | dict(run.about.get("versions", {}))
         for run in runs
     ]
-    varied = _varied([run.config for run in runs])
-    rows = [[escape(name), _tally([run.config.get(name) for run in runs])] for name in varied]
+    varied = varied_settings([run.config for run in runs])
+    rows = [[escape(name), _tally([run.config[name] for run in runs if name in run.config])] for name in varied]
     made = [[escape(name), _tally([a.get(name) for a in about])] for name in about[0]]
     same = [[escape(name), escape(_number(value))] for name, value in runs[0].config.items() if name not in varied]
     table = (
@@ -210,14 +207,10 @@ def _tally(values):
 
 
 def _title(config):
-    variant = f" ({config['variant']})" if config.get("variant") else ""
+    options = {name.removeprefix("task."): value for name, value in config.items() if name.startswith("task.")}
+    shown = [f"{name} {value}" for name, value in options.items() if value is not None]
     lengths = f"{config['min_seq_len']} to {config['seq_len']}" if config.get("min_seq_len") else config["seq_len"]
-    text = f", {config['text_path']}" if config.get("text_path") else ""
-    return f"{config['task']}{variant}, T = {lengths}{text}"
-
-
-def _varied(configs, without=()):
-    return [n for n in configs[0] if n not in without and any(c.get(n) != configs[0][n] for c in configs)]
+    return ", ".join([str(config["task"]), *shown, f"T = {lengths}"])
 
 
 def _reach(value):

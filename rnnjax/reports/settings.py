@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rnnjax.intervals import median, quantile, wilson_interval
 from rnnjax.runs.read import RunData, diverged_at, group_by_setting, read_run, recorded_reach
 
-PROBLEM = ("task", "variant", "seq_len", "min_seq_len", "text_path")  # runs that differ in these are never compared
+PROBLEM = ("task", "seq_len", "min_seq_len")  # with the task's options: runs that differ in these are never compared
 NEEDED = ("score_name", "score", "baseline", "solved_threshold", "higher_is_better", "solved_at")
 
 
@@ -34,7 +34,8 @@ def group_by_problem(runs: Sequence[RunData]) -> list[list[Setting]]:
     """The settings of each problem: runs on different tasks or lengths are never compared."""
     problems: dict[tuple, list[RunData]] = {}
     for run in runs:
-        problems.setdefault(tuple(run.config.get(name) for name in PROBLEM), []).append(run)
+        names = [*PROBLEM, *(name for name in run.config if name.startswith("task."))]
+        problems.setdefault(tuple((name, run.config.get(name)) for name in names), []).append(run)
     return [[summarise(group) for group in group_by_setting(runs)] for runs in problems.values()]
 
 

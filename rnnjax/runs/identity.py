@@ -44,9 +44,21 @@ def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
     return record
 
 
+def by_name(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's settings by name: the options in `cell_options` are `cell.gain` and so on."""
+    settings = {}
+    for name, value in config.items():
+        kind = name.removesuffix("_options")
+        if kind != name and isinstance(value, Mapping):
+            settings |= {f"{kind}.{option}": v for option, v in value.items()}
+        else:
+            settings[name] = value
+    return settings
+
+
 def compare_config(path: Path, stored: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """Raises RunRefused, with the settings that differ, where two records are not of one config."""
-    old, new = ({name: json.dumps(v) for name, v in r["config"].items()} for r in (stored, record))
+    old, new = ({n: json.dumps(v) for n, v in by_name(r["config"]).items()} for r in (stored, record))
     changed = [
         f"{name} was {old.get(name, 'absent')}, now {new.get(name, 'absent')}"
         for name in {**old, **new}

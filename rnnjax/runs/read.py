@@ -10,13 +10,14 @@ import numpy as np
 
 from rnnjax.intervals import quantile
 from rnnjax.runs import load_arrays, read_config, read_result, read_rows
+from rnnjax.runs.identity import by_name
 
 
 class RunData(NamedTuple):
     """What a run directory says."""
 
     path: Path
-    config: dict[str, Any]  # field -> value, as resolved
+    config: dict[str, Any]  # setting -> value, as resolved; options by names such as cell.gain
     rows: list[dict[str, Any]]  # one evaluation each
     flow: dict[str, np.ndarray]  # "step" [E], and |dL/dh_t| [E, T] for each layer and carry part; {} if not recorded
     result: dict[str, Any]  # {} while the run is not finished
@@ -39,7 +40,7 @@ def read_run(path: str | os.PathLike) -> RunData:
     if has_flow and "step" not in flow:
         raise ValueError(f"{path / 'gradient_flow.npz'} is damaged: it holds no 'step'")
     flow = flow if len(flow) > 1 else {}  # steps alone: of a gradient that is not recorded
-    return RunData(path, about.pop("config"), read_rows(path), flow, result, about)
+    return RunData(path, by_name(about.pop("config")), read_rows(path), flow, result, about)
 
 
 def group_by_setting(runs: Sequence[RunData]) -> list[list[RunData]]:
@@ -58,9 +59,16 @@ def setting_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     labels = []
     for config in configs:
         same_cell = [other for other in configs if other.get("cell") == config.get("cell")]
-        varied = [n for n in config if n not in ("cell", "seed") and any(o.get(n) != config[n] for o in same_cell)]
+        varied = [n for n in varied_settings(same_cell, without=("cell", "seed")) if n in config]
         labels.append(" ".join([str(config.get("cell")), *(f"{n}={_value(config[n])}" for n in varied)]))
     return labels
+
+
+def varied_settings(configs: Sequence[Mapping[str, Any]], without: Sequence[str] = ()) -> list[str]:
+    """The settings in which the configs differ; in an option, those configs that have it."""
+    names = [name for name in {name: None for config in configs for name in config} if name not in without]
+    values = {n: [c.get(n) for c in configs if n in c or "." not in n] for n in names}
+    return [name for name in names if any(value != values[name][0] for value in values[name])]
 
 
 def score_over_time(runs: Sequence[RunData], name: str, worst: float = np.inf) -> tuple[np.ndarray, np.ndarray]:

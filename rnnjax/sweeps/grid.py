@@ -1,11 +1,9 @@
 """A grid of configs as few compiled programs: trials that differ in traced settings alone are lanes of one."""
 
-import dataclasses
 import hashlib
 import json
 import math
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +12,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rnnjax.training import Hyperparameters, Train, TrainState, make_train
-from rnnjax.training.config import TRACED, Config, hyperparameters
-from rnnjax.training.settings import FIELDS, BadSetting, checked, unknown_setting
+from rnnjax.training.config import OWNERS, Config, hyperparameters, unknown_setting
+from rnnjax.training.dotted import changed_settings, static_settings, with_fitting_options, with_settings
+from rnnjax.training.settings import BadSetting, checked, setting_of
 from rnnjax.types import Array
 
 MAX_WIDTH = 64
@@ -39,8 +38,8 @@ class Lanes(NamedTuple):
 
 
 def trial_id(config: Config) -> str:
-    """16 hexadecimal digits that name what a trial is: a hash of its whole config."""
-    return _digest(dataclasses.asdict(config))
+    """16 hexadecimal digits that name what a trial is: a hash of all settings that are not at their defaults."""
+    return _digest(changed_settings(config))
 
 
 def bucket_id(config: Config) -> str:
@@ -48,26 +47,41 @@ def bucket_id(config: Config) -> str:
     return _digest(static_settings(config))
 
 
-def static_settings(config: Config) -> dict[str, Any]:
-    """What decides the program. Of an optional traced field that is whether it is set, and not its value."""
-    return {n: v is None if n in TRACED else v for n, v in dataclasses.asdict(config).items()}
+def unique(trials: Iterable[Config]) -> list[Config]:
+    """The trials without duplicates: those of one id are one, however its defaults are written."""
+    return list({trial_id(trial): trial for trial in reversed(list(trials))}.values())[::-1]
 
 
-def grid(config: Config, axes: dict[str, Sequence]) -> list[Config]:
+def grid(config: Config, axes: Mapping[str, Sequence]) -> list[Config]:
     """Every combination of the values in `axes`, the last axis fastest, without duplicates; each trial is checked.
 
-    Raises BadSetting, a ValueError, for an unknown setting and a combination that cannot be.
+    Axes are fields, or options such as `cell.forget_bias`. Where `cell` (or `task`) is an axis too, an option holds for
+    those cells that have it; it is no axis for the others.
+
+    Raises BadSetting, a ValueError, for an unknown setting, a combination that cannot be, and an option that no cell
+    has.
     """
     trials = [config]
     for name, values in axes.items():
-        if name not in FIELDS:
+        if name not in Config.__dataclass_fields__ and name.partition(".")[0] not in OWNERS:
             raise BadSetting(unknown_setting(name))
-        trials = [dataclasses.replace(trial, **{name: value}) for trial in trials for value in values]
-    return list(dict.fromkeys(checked(trial) for trial in trials))
+        trials = [with_settings(trial, {name: value}) for trial in trials for value in values]
+    fitting = [with_fitting_options(trial, [kind for kind in OWNERS if kind in axes]) for trial in trials]
+    for kind in OWNERS:
+        kept = {name for trial in fitting for name in getattr(trial, f"{kind}_options")}
+        for trial in trials:
+            for name in getattr(trial, f"{kind}_options"):
+                if name not in kept:
+                    raise BadSetting(unknown_setting(f"{kind}.{name}", trial))
+    return unique(checked(trial) for trial in fitting)
 
 
 def random_trials(
-    config: Config, ranges: dict[str, tuple[str, float, float]], count: int, seed: int = 0
+    config: Config,
+    ranges: Mapping[str, tuple[str, float, float]],
+    count: int,
+    seed: int = 0,
+    within: Sequence[Config] = (),
 ) -> list[Config]:
     """`count` trials with settings drawn at random; more of them begin with the same ones.
 
@@ -75,16 +89,17 @@ def random_trials(
       config: all other settings.
       ranges: by setting ("log", a, b) or ("uniform", a, b): its logarithm, or it, is uniform in [a, b]; integers
         are rounded.
+      count: of the trials.
       seed: of the draw, apart from the seeds of the trials.
+      within: configs whose cells and tasks have the options among the settings; by default `config` alone.
     """
     columns: dict[str, list[Any]] = {}
-    kinds = typing.get_type_hints(Config)
     for name, (scale, low, high) in ranges.items():
         u = np.random.default_rng([seed, *name.encode()]).random(count)
         values = low * (high / low) ** u if scale == "log" else low + (high - low) * u
-        whole = int in {kinds[name], *typing.get_args(kinds[name])}
+        whole = int in setting_of(name, *(within or [config])).kinds
         columns[name] = [round(v) if whole else float(v) for v in values]
-    return [dataclasses.replace(config, **{name: column[n] for name, column in columns.items()}) for n in range(count)]
+    return [with_settings(config, {name: column[n] for name, column in columns.items()}) for n in range(count)]
 
 
 def buckets(trials: Sequence[Config]) -> list[Bucket]:

@@ -64,7 +64,7 @@ def run_sweep(
     Raises RunRefused as `open_store` does, before anything is written; RunFailed, at the end, where what follows
     training failed for some trials.
     """
-    trials = list(dict.fromkeys(trials))
+    trials = sweep.unique(trials)
     store, missing = open_store(workdir, trials, options.early, options.accept_changes)
     buckets = [sweep.share_of(bucket, *options.share) for bucket in sweep.buckets(trials)]
     plans = [plan_bucket(bucket, store, options) for bucket in buckets]  # what cannot run is found before it all begins

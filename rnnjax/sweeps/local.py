@@ -1,6 +1,5 @@
 """A sweep from Python, in this process, and what sweeps reached as rows of a table."""
 
-import dataclasses
 import logging
 import os
 import types
@@ -9,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rnnjax import runs
+from rnnjax.runs.identity import by_name
 from rnnjax.sweeps import grid as sweeps
 from rnnjax.sweeps.lanes import Options, run_sweep
-from rnnjax.training.config import Config, nearest
+from rnnjax.training.config import FIELDS, Config, nearest
 from rnnjax.training.settings import BadSetting
 
 _LOG = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def sweep(
 
     Args:
       config: all other settings.
-      grid: setting -> its values, as in `{"cell": ["rnn", "lstm"], "seed": range(4)}`.
+      grid: setting -> its values, as in `{"cell": ["rnn", "lstm"], "cell.gain": [0.5, 1.0], "seed": range(4)}`.
       workdir: the sweep's directory, new, empty or of an earlier sweep.
       stop: once its `requested` is true, the sweep ends, with the trials that are done: see `runs.stop_signals`.
       options: of `sweeps.lanes.Options`, such as `stop_solved=True`.
@@ -64,10 +64,11 @@ def results(workdir: str | os.PathLike, as_frame: bool = False) -> Any:
         try:
             result = runs.read_result(path)
             if result is not None:
-                rows.append(runs.read_config(path)["config"] | result | {"workdir": str(path)})
+                settings = by_name(runs.read_config(path)["config"])
+                rows.append(settings | result | {"workdir": str(path)})
         except (runs.RunRefused, FileNotFoundError) as error:
             _LOG.warning("%s; it is left out", error)
-    names = [field.name for field in dataclasses.fields(Config)]
+    names = list({name: None for row in rows for name in row if name in FIELDS or "." in name})
     rows.sort(key=lambda row: [_order(row.get(name)) for name in names])
     return _frame(rows) if as_frame else rows
 

@@ -1,6 +1,5 @@
 """How far a sweep is, and how long it will take."""
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -55,14 +54,18 @@ class Progress:
 
 def bucket_labels(buckets: Sequence[sweep.Bucket]) -> dict[str, str]:
     """What tells each bucket from the others, such as `bucket 2/6 cell=lstm seq_len=100`, by its id."""
-    settings = [dataclasses.asdict(bucket.config) for bucket in buckets]
     static = [sweep.static_settings(bucket.config) for bucket in buckets]
-    names = [name for name in settings[0] if len({str(s[name]) for s in static}) > 1] if buckets else []
+    values: dict[str, set[str]] = {}
+    for settings in static:
+        for name, value in settings.items():
+            values.setdefault(name, set()).add(str(value))
+    labels = [
+        [f"{name}={value}" for name, value in settings.items() if len(values[name]) > 1]  # of all that have it
+        for settings in static
+    ]
     return {
-        sweep.bucket_id(bucket.config): " ".join(
-            [f"bucket {n}/{len(buckets)}", *(f"{name}={s[name]}" for name in names)]
-        )
-        for n, (bucket, s) in enumerate(zip(buckets, settings, strict=True), start=1)
+        sweep.bucket_id(bucket.config): " ".join([f"bucket {n}/{len(buckets)}", *label])
+        for n, (bucket, label) in enumerate(zip(buckets, labels, strict=True), start=1)
     }
 
 

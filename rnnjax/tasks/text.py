@@ -103,7 +103,7 @@ def text_source(path: str | os.PathLike | None = None, **_: Any) -> tuple[str, s
     """What `text` reads with these arguments: what to call it, where it lies, and its sha256 if that is no file."""
     if path is None:
         return "Python's own text", "pydoc_data.topics", text_data(None).sha256
-    return "the file of text_path", os.fspath(path), None
+    return "the file of task.path", os.fspath(path), None
 
 
 class TextData(NamedTuple):

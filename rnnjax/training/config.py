@@ -4,7 +4,8 @@ import dataclasses
 import difflib
 import functools
 import inspect
-from collections.abc import Iterable
+import types
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from rnnjax.cells.check import check_cell
 from rnnjax.gradients.methods import check_gradient
 from rnnjax.gradients.penalties import orthogonal
 from rnnjax.tasks import TASKS, check_causal
+from rnnjax.training.options import REQUIRED, Option, Options, options_of
 from rnnjax.types import Cell, Gates, Task
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
@@ -29,27 +31,24 @@ def _field(default, doc: str):
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A training run. `None` leaves a cell's own default."""
+    """A training run: what every run has, and the options of its own cell and task.
+
+    `Config(cell="lstm", cell_options={"peepholes": True})`; which options there are, says the cell's factory.
+    """
 
     task: str = _field("adding", "a name in TASKS: " + ", ".join(TASKS))
-    variant: str | None = _field(None, "adding: arjovsky, pascanu, hochreiter; copy: arjovsky, recall")
+    task_options: Mapping[str, Any] = _field(Options(), "of the task: see its factory")
     seq_len: int = _field(100, "T, the length of a sequence (copy: of the delay)")
     min_seq_len: int | None = _field(None, "draw each sequence's length from [min_seq_len, seq_len]")
-    text_path: str | None = _field(None, "text: a UTF-8 file; by default the prose in Python's own library")
 
     cell: str = _field("lstm", "a name in CELLS: " + ", ".join(CELLS))
+    cell_options: Mapping[str, Any] = _field(Options(), "of the cell: see its factory")
     hidden_size: int = _field(128, "H, units a layer")
     num_layers: int = _field(1, "L, stacked layers")
     bidirectional: bool = _field(False, "run each layer in both directions and concatenate")
     residual: bool = _field(False, "add each layer's input to its output where widths agree")
     dropout: float = _field(0.0, "probability of dropping a unit between layers")
     embedding_size: int | None = _field(None, "width of the encoder; tokens default to hidden_size, reals to none")
-    activation: str | None = _field(None, "rnn: tanh, relu or sigmoid")
-    peepholes: bool | None = _field(None, "lstm: gates see the memory")
-    coupled: bool | None = _field(None, "lstm: the input gate is one minus the forget gate")
-    chrono: bool = _field(False, "lstm: chrono initialisation with T_max = seq_len")
-    gain: float | None = _field(None, "scale of the recurrent matrix at the start [traced]")
-    forget_bias: float | None = _field(None, "bias of the forget gate at the start [traced]")
 
     optimizer: str = _field("adam", ", ".join(OPTIMIZERS))
     lr: float = _field(1e-3, "learning rate [traced]")
@@ -75,8 +74,33 @@ class Config:
     method: str = _field("auto", "how to differentiate time: " + ", ".join(METHODS))
     segments: int = _field(1, "pieces of time that are run again in the backward pass, to save memory")
 
+    def __post_init__(self):
+        for kind in OWNERS:
+            name = f"{kind}_options"
+            try:
+                object.__setattr__(self, name, Options(getattr(self, name)))
+            except (TypeError, ValueError):
+                raise TypeError(f"{name}={getattr(self, name)!r}; allowed: a dict of options by name") from None
 
+
+def _known_names_only(init):
+    """The dataclass's own `__init__`, which says of a name that it does not know where that may be set."""
+
+    @functools.wraps(init)
+    def checked_init(self, *args, **settings):
+        for name in settings:
+            if name not in Config.__dataclass_fields__:
+                raise TypeError(unknown_setting(name))
+        init(self, *args, **settings)
+
+    return checked_init
+
+
+OWNERS = {"cell": CELLS, "task": TASKS}  # what has options of its own, and the table of all there are
+FIELDS = {f.name: f for f in dataclasses.fields(Config) if f.name not in ("cell_options", "task_options")}
+Config.__init__ = _known_names_only(Config.__init__)
 DEFAULTS = Config()
+ALLOWED = {bool: "true or false", int: "an integer", float: "a number", str: "a string", types.NoneType: "none"}
 COUNTS = ("seq_len", "hidden_size", "num_layers", "batch_size", "steps", "eval_every", "eval_batch", "segments")
 TINY, HUGE, IN_FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127, "as float32 holds them (1.2e-38 to 3.4e38)"
 
@@ -84,7 +108,6 @@ _ONLINE = lambda gradient: gradient in ("rtrl", "snap1", "uoro")  # noqa: E731
 IDLE = (  # a setting, the other one that makes it idle, at which of that one's values, and what that one must be
     ("momentum", "optimizer", lambda v: v not in ("momentum", "rmsprop"), "momentum or rmsprop"),
     ("final_lr", "schedule", lambda v: v == "constant", "cosine or exponential"),
-    ("forget_bias", "chrono", lambda v: v, "False"),
     ("dropout", "num_layers", lambda v: v == 1, "2 or more"),
     ("method", "gradient", _ONLINE, "bptt or tbptt:K"),
     ("segments", "gradient", _ONLINE, "bptt or tbptt:K"),
@@ -92,8 +115,8 @@ IDLE = (  # a setting, the other one that makes it idle, at which of that one's 
 )
 """Refused once changed from its default, as a sweep over it would run equal trials."""
 
-TRACED = ("seed", "lr", "weight_decay", "clip", "gain", "forget_bias")
-"""Fields that one compiled program can vary from lane to lane; all others are part of the program."""
+TRACED = ("seed", "lr", "weight_decay", "clip")
+"""Fields that one compiled program can vary from lane to lane, as it can a cell's options that are `traced`."""
 
 
 def check(config: Config) -> None:
@@ -113,13 +136,12 @@ def check(config: Config) -> None:
     for name in ("dropout", "momentum"):
         _require(config, name, lambda v: 0 <= v < 1, "in [0, 1)")
     _require(config, "seed", lambda v: 0 <= v < 2**32, "in [0, 2^32)")
-    for name in ("gain", "forget_bias"):
-        if getattr(config, name) is not None:
-            _require(config, name, lambda v: v == 0 or TINY <= abs(v) <= HUGE, f"0, or a finite number, {IN_FLOAT32}")
     if config.embedding_size is not None:
         _require(config, "embedding_size", lambda v: 1 <= v < 2**31, "1 or more, below 2^31")
     if config.min_seq_len is not None:
         _require(config, "min_seq_len", lambda v: 1 <= v <= config.seq_len, f"in [1, seq_len={config.seq_len}]")
+    for kind in OWNERS:
+        _check_options(kind, config)
     changed = [name for name in PENALTIES if getattr(config, name)]
     if config.bidirectional and changed:
         raise ValueError(f"{changed[0]}={getattr(config, changed[0])!r} reads forwards; allowed: bidirectional=False")
@@ -132,7 +154,7 @@ def check(config: Config) -> None:
     task = make_task(config)  # a task knows what lengths it can have
     check_causal(task, config.task, bidirectional=config.bidirectional)
     width = config.embedding_size or (config.hidden_size if task.tokens else task.input_size)
-    has_gates = _has_gates(CELLS[config.cell], dataclasses.replace(config, seed=0, lr=1.0), width)
+    has_gates = _has_gates(factory_of(config, "cell"), dataclasses.replace(config, seed=0, lr=1.0), width)
     if config.method == "deferred" and (not has_gates or config.cotangent_clip):
         why = "cotangent_clip changes each step" if has_gates else f"cell {config.cell!r} has no gates"
         raise ValueError(f"method='deferred' is not for this run, as {why}; allowed: auto, scan")
@@ -149,35 +171,82 @@ def check(config: Config) -> None:
 
 def make_task(config: Config) -> Task:
     """The `Task` that the config names."""
-    return _call("task", TASKS[config.task], config.task, (config.seq_len,), task_options(config))
+    return _call("task", config, (config.seq_len,), task_arguments(config))
 
 
-def task_options(config: Config) -> dict:
+def task_arguments(config: Config) -> dict[str, Any]:
     """The arguments of the task's factory besides seq_len."""
-    options = {"variant": config.variant, "min_seq_len": config.min_seq_len, "path": config.text_path}
-    return {name: value for name, value in options.items() if value is not None}
+    lowest = {} if config.min_seq_len is None else {"min_seq_len": config.min_seq_len}
+    return config.task_options | lowest
 
 
 def make_cell(config: Config, **traced: Any) -> Cell:
-    """The `Cell` that the config names; `traced` overrides `gain` and `forget_bias`, and may hold tracers."""
-    names = ("activation", "peepholes", "coupled", "gain", "forget_bias")
-    options = {name: getattr(config, name) for name in names} | traced
-    options["chrono_t_max"] = float(max(config.seq_len, 3)) if config.chrono else None
-    options = {name: value for name, value in options.items() if value is not None}
-    return _call("cell", CELLS[config.cell], config.cell, (config.hidden_size,), options)
+    """The `Cell` that the config names; `traced` overrides its options, and may hold tracers."""
+    return _call("cell", config, (config.hidden_size,), config.cell_options | traced)
+
+
+def factory_of(config: Config, kind: str) -> Callable:
+    """The factory of the config's "cell" or "task". Raises ValueError for a name that is not in the table."""
+    name, table = getattr(config, kind), OWNERS[kind]
+    _one_of(kind, name, table)
+    return table[name]
+
+
+def known_options(config: Config, kind: str) -> dict[str, Option]:
+    """The options that the config's "cell" or "task" has, by name; none of one that is not in the table."""
+    name = getattr(config, kind)
+    return options_of(OWNERS[kind][name]) if name in OWNERS[kind] else {}
+
+
+def resolved_options(config: Config, kind: str) -> dict[str, Any]:
+    """All options of the config's "cell" or "task" as they are given or, the others, by default."""
+    defaults = {name: option.default for name, option in known_options(config, kind).items()}
+    given = getattr(config, f"{kind}_options")
+    return {name: value for name, value in (defaults | given).items() if value is not REQUIRED}
+
+
+def traced_options(config: Config) -> dict[str, float]:
+    """Those options of the cell that one compiled program can vary, and are not None."""
+    known = known_options(config, "cell")
+    values = resolved_options(config, "cell")
+    return {n: float(v) for n, v in values.items() if n in known and known[n].traced and v is not None}
 
 
 def hyperparameters(config: Config) -> dict[str, float]:
-    """The traced settings that training uses, by name: those of TRACED that are set, without the seed."""
-    values = {name: getattr(config, name) for name in TRACED if name != "seed"}
-    return {name: float(value) for name, value in values.items() if value is not None}
+    """The traced settings that training uses, by name, such as `lr` and `cell.gain`; without the seed."""
+    values = {name: float(getattr(config, name)) for name in TRACED if name != "seed"}
+    return values | {f"cell.{name}": value for name, value in traced_options(config).items()}
+
+
+def unknown_setting(name: str, config: Config | None = None) -> str:
+    """That there is no such setting, and which one may be meant: a field, or an option of the config's cell or task."""
+    config = config or DEFAULTS
+    kind, dot, option = name.partition(".")
+    if dot and kind in OWNERS:
+        known = known_options(config, kind)
+        hint = nearest(option, known) or f"; options: {', '.join(known) or 'none'}"
+        others = [other for other, factory in OWNERS[kind].items() if option in options_of(factory)]
+        hint += f" ({option!r} is one of {', '.join(others)})" if others else ""
+        return f"{kind} {getattr(config, kind)!r} has no option {option!r}{hint}"
+    dotted = {n: f"{kind}.{n}" for kind in OWNERS for factory in OWNERS[kind].values() for n in options_of(factory)}
+    close = _closest(name, [*dotted, *FIELDS])
+    if close in dotted and close not in FIELDS:
+        kind = dotted[close].partition(".")[0]
+        spelled = f"{kind}_options={{{close!r}: ...}}"
+        return f"unknown setting config.{name}; did you mean {dotted[close]!r}, that is {spelled}?"
+    return f"unknown setting config.{name}" + (nearest(name, FIELDS) or f"; settings: {', '.join(FIELDS)}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean 'lstm'?` where a name is close to `name` but for its case, else nothing."""
+    close = _closest(name, names)
+    return f"; did you mean {close!r}?" if close else ""
+
+
+def _closest(name, names):
     lower = {other.lower(): other for other in names}
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-    return f"; did you mean {lower[close[0]]!r}?" if close else ""
+    return lower[close[0]] if close else None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -191,18 +260,37 @@ def _has_gates(factory, config, width):
     return isinstance(cell.form, Gates)
 
 
-def _call(kind, factory, name, args, options):
+def _check_options(kind, config):
+    """Raises ValueError for an option that the factory has not, of another type, or that float32 does not hold."""
+    factory_of(config, kind)
+    known = known_options(config, kind)
+    for name, value in getattr(config, f"{kind}_options").items():
+        if name not in known:
+            raise ValueError(unknown_setting(f"{kind}.{name}", config))
+        option = known[name]
+        if option.choices and value is not None:
+            _one_of(f"{kind}.{name}", value, option.choices)
+        if type(value) not in option.kinds and not (float in option.kinds and type(value) is int):
+            raise ValueError(f"{kind}.{name}={value!r}: allowed: {kinds_in_words(option.kinds)}")
+        if kind == "cell" and option.traced and value is not None and value and not TINY <= abs(value) <= HUGE:
+            raise ValueError(f"{kind}.{name}={value!r}; allowed: 0, or a finite number, {IN_FLOAT32}")
+
+
+def kinds_in_words(kinds: tuple[type, ...]) -> str:
+    """What kinds of value a setting takes, in words."""
+    return " or ".join(ALLOWED[kind] for kind in reversed(kinds))
+
+
+def _call(kind, config, args, options):
+    name, factory = getattr(config, kind), factory_of(config, kind)
     try:
-        known = inspect.signature(factory).parameters
-        unknown = [option for option in options if option not in known]
-        if not unknown:
-            return factory(*args, **options)
+        if "min_seq_len" in options and "min_seq_len" not in inspect.signature(factory).parameters:
+            raise ValueError(f"min_seq_len={options['min_seq_len']!r} does not apply to {kind} {name!r}")
+        return factory(*args, **options)
     except (ValueError, OSError):
         raise  # a line of its own
     except Exception as error:  # whatever a user's factory may raise
         raise ValueError(f"{kind} {name!r} raises {type(error).__name__}: {error}") from error
-    spelled = {"path": "text_path", "chrono_t_max": "chrono"}.get(unknown[0], unknown[0])
-    raise ValueError(f"{spelled}={options[unknown[0]]!r} does not apply to {name!r}")
 
 
 def _one_of(name, value, allowed):

@@ -11,16 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax import runs
-from rnnjax.cells import CELLS
 from rnnjax.diagnostics.gradient_flow import gradient_fault, gradient_reach, total_norm
 from rnnjax.engine.steps import layer_names
 from rnnjax.figures import plotting
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.runs.files import printable
 from rnnjax.runs.sources import Source, source_of, source_of_data
-from rnnjax.tasks import DATA, TASKS
+from rnnjax.tasks import DATA
 from rnnjax.training import BLAME, Train
-from rnnjax.training.config import Config, task_options
+from rnnjax.training.config import (
+    OWNERS,
+    Config,
+    factory_of,
+    known_options,
+    resolved_options,
+    task_arguments,
+)
 from rnnjax.types import Report, Task
 
 
@@ -175,16 +181,22 @@ def for_terminal(text: str) -> str:
 
 
 def config_dict(config: Config) -> dict[str, Any]:
-    """The config as config.json holds it."""
-    return dataclasses.asdict(config)
+    """The config as config.json holds it: all fields, and all options as they are resolved."""
+    options = {f"{kind}_options": resolved_options(config, kind) for kind in OWNERS}
+    return dataclasses.asdict(config) | options
 
 
 def sources(config: Config) -> dict[str, Source]:
     """What a run computes from beside its config, as it is now: the files of its own cell and task, and its data."""
-    own = {f"cell {config.cell!r}": CELLS[config.cell], f"task {config.task!r}": TASKS[config.task]}
+    own = {f"{kind} {getattr(config, kind)!r}": factory_of(config, kind) for kind in OWNERS}
     found = {name: source for name, factory in own.items() if (source := source_of(factory)) is not None}
+    for kind in OWNERS:
+        paths = [name for name, option in known_options(config, kind).items() if option.is_path]
+        for name in paths if getattr(config, kind) not in DATA else ():
+            if (path := resolved_options(config, kind).get(name)) is not None:
+                found[f"the file of {kind}.{name}"] = source_of_data(path)
     if config.task in DATA:
-        name, file, sha256 = DATA[config.task](**task_options(config))
+        name, file, sha256 = DATA[config.task](**task_arguments(config))
         found[name] = source_of_data(file) if sha256 is None else Source(file, sha256, {})
     return found
 
@@ -200,7 +212,7 @@ def trained_config(workdir: str | os.PathLike) -> Config:
         config = Config(**record["config"])
     except TypeError as error:
         raise runs.RunRefused(f"{workdir}/config.json is of another version of this program: {error}") from None
-    for kind, table in (("cell", CELLS), ("task", TASKS)):
+    for kind, table in OWNERS.items():
         name = f"{kind} {getattr(config, kind)!r}"
         if getattr(config, kind) not in table:
             file = record.get("sources", {}).get(name, {}).get("file", "FILE")

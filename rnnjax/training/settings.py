@@ -1,21 +1,22 @@
 """Settings as text and from files: what they mean, and one line for whatever is wrong with them."""
 
 import contextlib
-import dataclasses
 import os
 import re
 import runpy
 import sys
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rnnjax.training import config as configs
+from rnnjax.training.config import FIELDS, OWNERS
+from rnnjax.training.dotted import with_settings
+from rnnjax.training.options import PLAIN, Option
 
-FIELDS = {field.name: field for field in dataclasses.fields(configs.Config)}
 TYPES = typing.get_type_hints(configs.Config)
-ALLOWED = {bool: "true or false", int: "an integer", float: "a number", str: "a string", types.NoneType: "none"}
 
 
 class BadSetting(ValueError):
@@ -36,8 +37,8 @@ def config_of_file(file: str) -> configs.Config:
             raise BadSetting(f"--config={file}: {type(error).__name__}: {error}") from error
         raise BadSetting(f"--config={file} has no get_config(); allowed: get_config() -> Config") from None
     except (Exception, SystemExit) as error:
-        unknown = re.search(r"Config.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-        reason = unknown_setting(unknown[1]) if unknown else f"{type(error).__name__}: {error}"
+        known = isinstance(error, TypeError) and str(error).startswith("unknown setting ")
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
         raise BadSetting(f"--config={file}: {reason}") from error
     if not isinstance(config, configs.Config):
         raise BadSetting(f"--config={file}: get_config() returns {type(config).__name__}; allowed: rnnjax.Config")
@@ -46,47 +47,77 @@ def config_of_file(file: str) -> configs.Config:
 
 def checked(config: configs.Config) -> configs.Config:
     """The config, once its types and values are right; an integer for a float field becomes one. Raises BadSetting."""
-    if isinstance(config.text_path, str):
-        config = dataclasses.replace(config, text_path=os.path.expanduser(config.text_path))
     for name in FIELDS:
-        value, kinds = getattr(config, name), types_of(name)
-        if float in kinds and type(value) is int:
-            changed: dict[str, typing.Any] = {name: float(value)}
-            config = dataclasses.replace(config, **changed)
-        elif type(value) not in kinds:
-            raise BadSetting(f"config.{name}={value!r}: allowed: {allowed_values(name)}")
+        if type(value := getattr(config, name)) not in (kinds := setting_of(name, config).kinds):
+            if not (float in kinds and type(value) is int):
+                raise BadSetting(f"config.{name}={value!r}: allowed: {configs.kinds_in_words(kinds)}")
+            config = with_settings(config, {name: float(value)})
+    config = with_settings(config, dict(_options_as_declared(config)))
     try:
         configs.check(config)
     except (ValueError, TypeError, OSError) as error:
         # The library says `lr=nan` or `unknown cell 'lsmt'`: say where it is set.
-        setting = rf"^(unknown )?({'|'.join(FIELDS)})(?=[ =])"
+        setting = rf"^(unknown )?((?:cell|task)\.\w+|{'|'.join(FIELDS)})(?=[ =])"
         raise BadSetting(re.sub(setting, r"\1config.\2", str(error))) from error
     return config
 
 
-def parse_setting(name: str, text: str, flag: str | None = None) -> Any:
-    """The value that `text` means for the setting `name`, as `--config.NAME=TEXT` does; BadSetting names the `flag`."""
-    if name not in FIELDS:
-        raise BadSetting(unknown_setting(name))
-    text = os.path.expanduser(text) if name == "text_path" else text
-    for kind in types_of(name):
+def setting_of(name: str, *within: configs.Config) -> Option:
+    """What the setting `name` is: a field's, or an option's in the first of the configs whose cell or task has it.
+
+    Raises BadSetting where there is none.
+    """
+    within = within or (configs.DEFAULTS,)
+    if name in FIELDS:
+        field = FIELDS[name]
+        kinds = typing.get_args(TYPES[name]) or (TYPES[name],)
+        return Option(name, field.default, tuple(k for k in PLAIN if k in kinds), field.metadata["doc"])
+    kind, _, option = name.partition(".")
+    for config in within if kind in OWNERS else ():
+        if option in (known := configs.known_options(config, kind)):
+            return known[option]._replace(name=name)
+    raise BadSetting(configs.unknown_setting(name, within[0]))
+
+
+def parse_setting(name: str, text: str, flag: str | None = None, within: Sequence[configs.Config] = ()) -> Any:
+    """The value that `text` means for the setting `name`, as `--config.NAME=TEXT` does; BadSetting names the `flag`.
+
+    Args:
+      name: a field, or `cell.OPTION`, `task.OPTION` of one of the configs in `within`.
+      text: what is to be read.
+      flag: as it was given, where it was not --config.NAME.
+      within: configs whose cells and tasks may have the option; by default those of `Config()`.
+    """
+    setting = setting_of(name, *within)
+    text = os.path.expanduser(text) if setting.is_path else text
+    for kind in setting.kinds:
         parsed, value = _parse(kind, text)
-        if parsed:
+        if parsed and (value is None or not setting.choices or value in setting.choices):
             return value
     shown = f"--config.{name}={text}" if flag is None else f"{flag}: {name}={text!r}"
-    raise BadSetting(f"{shown}: allowed: {allowed_values(name)}")
+    raise BadSetting(f"{shown}{_hint(setting, text)}: allowed: {allowed_values(setting)}")
 
 
-def unknown_setting(name: str) -> str:
-    """That there is no such setting, and which one may be meant."""
-    hint = configs.nearest(name, FIELDS) or f"; settings: {', '.join(FIELDS)}"
-    return f"unknown setting config.{name}{hint}"
+def allowed_values(setting: Option) -> str:
+    """What values a setting takes, in words."""
+    return ", ".join(map(str, setting.choices)) or configs.kinds_in_words(setting.kinds)
 
 
-def types_of(name: str) -> list[type]:
-    """`none` is tried first and a string last: it takes anything."""
-    kinds = typing.get_args(TYPES[name]) or (TYPES[name],)
-    return sorted(kinds, key=[types.NoneType, bool, int, float, str].index)
+def _hint(setting, text):
+    return configs.nearest(text, map(str, setting.choices)).rstrip("?") if setting.choices else ""
+
+
+def _options_as_declared(config):
+    """The given options by dotted name: an integer for a float becomes one, and `~` the user's home."""
+    for kind in OWNERS:
+        known = configs.known_options(config, kind)
+        for name, value in getattr(config, f"{kind}_options").items():
+            kinds = known[name].kinds if name in known else ()
+            if type(value) is int and int not in kinds and float in kinds:
+                value = float(value)
+            elif isinstance(value, str) and name in known and known[name].is_path:
+                value = os.path.expanduser(value)
+            yield f"{kind}.{name}", value
 
 
 def _parse(kind, text):
@@ -98,11 +129,6 @@ def _parse(kind, text):
         return True, kind(text)
     except ValueError:
         return False, None
-
-
-def allowed_values(name: str) -> str:
-    """What kinds of value a setting takes, in words."""
-    return " or ".join(ALLOWED[kind] for kind in reversed(types_of(name)))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from rnnjax.tasks import check_batch, check_causal
 from rnnjax.training.config import Config, make_cell, make_task
 from rnnjax.types import Array, Batch, Task
 
-Hyperparameters = dict[str, Array]  # the traced settings by name: lr, clip, weight_decay, and gain, forget_bias if set
+Hyperparameters = dict[str, Array]  # the traced settings by name, such as lr and cell.gain: `hyperparameters`
 BLAME = ("nothing", "loss", "gradient", "update")  # what was first not finite, by `TrainState.blame`
 EVALUATION_CHUNK = 256
 
@@ -298,8 +298,8 @@ def penalty(
 
 
 def _model(config: Config, task: Task, key: Array, hyperparameters: Hyperparameters | None = None) -> SequenceModel:
-    hyperparameters = hyperparameters or {}
-    traced = {name: hyperparameters[name] for name in ("gain", "forget_bias") if name in hyperparameters}
+    of_cell = {name.partition("cell.")[2]: value for name, value in (hyperparameters or {}).items()}
+    traced = {name: value for name, value in of_cell.items() if name}
     return SequenceModel(
         [make_cell(config, **traced)] * config.num_layers,
         input_size=task.input_size,

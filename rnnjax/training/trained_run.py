@@ -22,6 +22,7 @@ from rnnjax.tasks.common import unknown
 from rnnjax.training import outputs
 from rnnjax.training.config import Config
 from rnnjax.training.devices import device_info
+from rnnjax.training.dotted import changed_settings, flat_settings
 from rnnjax.training.settings import BadSetting, checked
 from rnnjax.training.tracing import run_inputs, traced_run
 from rnnjax.training.train import Train, TrainState, check_precision, make_train
@@ -147,11 +148,8 @@ class TrainedRun:
 
     def _facts(self):
         """What to know of a run at first sight, as text by name."""
-        config, task, changed = self.config, self.train.task, []
-        for field in dataclasses.fields(config):
-            value = getattr(config, field.name)
-            if value != field.default and field.name not in ("cell", "task", "steps"):
-                changed.append(f"{field.name}={value}")
+        config, task, changed = self.config, self.train.task, changed_settings(self.config)
+        changed = [f"{name}={value}" for name, value in changed.items() if name not in ("cell", "task", "steps")]
         facts = {"cell": config.cell, "task": config.task, "settings": " ".join(changed) or "defaults"}
         facts["steps"] = f"{self.steps} of {config.steps}"
         if self.metrics:
@@ -168,8 +166,9 @@ class TrainedRun:
             return ""
         task = self.train.task
         about = self.result or {"score_name": task.score, "higher_is_better": task.higher_is_better}
-        settings = outputs.config_dict(self.config)
-        data = RunData(self.workdir or Path("run"), settings, self.metrics, self.gradient_flow, about, {})
+        data = RunData(
+            self.workdir or Path("run"), flat_settings(self.config), self.metrics, self.gradient_flow, about, {}
+        )
         file = io.BytesIO()
         plotting.learning_curve([data]).savefig(file, format="png")
         return f'<img alt="learning curve" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
