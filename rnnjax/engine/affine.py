@@ -81,7 +81,8 @@ def pull(
         return pull_weights(dW.astype(W.dtype) if jnp.iscomplexobj(W) else dW.real.astype(W.dtype))[0], (
             ds_state @ W[H : H + D].T
         )
-    ds = {n: _rows(d) for n, d in (split(ds_state, gates.of_state) | ds_input).items()}
+    # Rows first: of slices side by side XLA makes the array that they are of, but not through a reshape.
+    ds = split(_rows(ds_state), gates.of_state) | {n: _rows(d) for n, d in ds_input.items()}
     rows = _rows(h)
 
     def all_steps(weights, inputs):

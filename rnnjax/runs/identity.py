@@ -46,7 +46,7 @@ def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
 
 def by_name(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config's settings by name: the options in `cell_options` are `cell.gain` and so on."""
-    settings = {}
+    settings: dict[str, Any] = {}
     for name, value in config.items():
         kind = name.removesuffix("_options")
         if kind != name and isinstance(value, Mapping):

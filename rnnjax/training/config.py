@@ -96,9 +96,10 @@ def _known_names_only(init):
     return checked_init
 
 
-OWNERS = {"cell": CELLS, "task": TASKS}  # what has options of its own, and the table of all there are
+# What has options of its own, and the table of all there are.
+OWNERS: dict[str, dict[str, Callable[..., Any]]] = {"cell": CELLS, "task": TASKS}
 FIELDS = {f.name: f for f in dataclasses.fields(Config) if f.name not in ("cell_options", "task_options")}
-Config.__init__ = _known_names_only(Config.__init__)
+setattr(Config, "__init__", _known_names_only(Config.__init__))  # noqa: B010
 DEFAULTS = Config()
 ALLOWED = {bool: "true or false", int: "an integer", float: "a number", str: "a string", types.NoneType: "none"}
 COUNTS = ("seq_len", "hidden_size", "num_layers", "batch_size", "steps", "eval_every", "eval_batch", "segments")
@@ -177,12 +178,12 @@ def make_task(config: Config) -> Task:
 def task_arguments(config: Config) -> dict[str, Any]:
     """The arguments of the task's factory besides seq_len."""
     lowest = {} if config.min_seq_len is None else {"min_seq_len": config.min_seq_len}
-    return config.task_options | lowest
+    return dict(config.task_options) | lowest
 
 
 def make_cell(config: Config, **traced: Any) -> Cell:
     """The `Cell` that the config names; `traced` overrides its options, and may hold tracers."""
-    return _call("cell", config, (config.hidden_size,), config.cell_options | traced)
+    return _call("cell", config, (config.hidden_size,), dict(config.cell_options) | traced)
 
 
 def factory_of(config: Config, kind: str) -> Callable:

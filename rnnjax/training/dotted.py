@@ -17,7 +17,7 @@ from rnnjax.training.config import (
 
 def flat_settings(config: Config) -> dict[str, Any]:
     """Every setting by name, resolved: with the defaults of the options too."""
-    settings = {}
+    settings: dict[str, Any] = {}
     for field in dataclasses.fields(Config):
         kind = field.name.removesuffix("_options")
         if kind != field.name:
@@ -63,7 +63,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
 
 def with_fitting_options(config: Config, kinds: Iterable[str]) -> Config:
     """The config without the options that its cell or task (those of the `kinds`, of another one) does not have."""
-    fields = {}
+    fields: dict[str, Any] = {}
     for kind in kinds:
         known, given = known_options(config, kind), getattr(config, f"{kind}_options")
         fields[f"{kind}_options"] = {name: value for name, value in given.items() if name in known}
