@@ -211,6 +211,7 @@ def test_two_launchers_and_the_lock_of_a_dead_one(launch, tmp_path):
     assert steps == list(range(5, steps[-1] + 1, 5))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_and_the_run_goes_on_when_there_is_space(launch, whole, tmp_path):
     expected, _ = whole("train")
     process = launch(PROGRAMS["train"], tmp_path / "run").until(lambda: len(checkpoints(tmp_path)) == 2)
@@ -260,6 +261,7 @@ def test_a_run_of_an_own_cell_ends_says_so_and_is_refused_once_the_cell_changed(
     assert {path: path.read_bytes() for path in entries(tmp_path / "run") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_the_shards_of_a_run_are_those_that_it_began_with(launch, tmp_path):
     if (os.cpu_count() or 1) < 2:
         pytest.skip("one device")

@@ -122,7 +122,7 @@ def kinds_of(figure):
     return dict(zip((text.get_text() for text in legend.get_texts()), colors, strict=True))
 
 
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_zero_tiny_and_not_finite_are_three_colours_of_a_map_and_named(dark, tmp_path):
     values = np.array([[1, 0.1], [1e-30, 1], [np.nan, np.inf], [0, 1]], "f")
     names = {"0, or below 1e-38": plot_style.GREY, "below 1e-8": "#000004", "not finite": plot_style.NOT_FINITE.lower()}
