@@ -232,11 +232,13 @@ def test_bad_flags_of_a_sweep(flag, launch, tmp_path):
 
 
 OWN_CELL = """
-import functools
 from rnnjax.cells import CELLS, rnn
 from rnnjax import Config
 
-CELLS["own"] = functools.partial(rnn, activation="tanh")
+def own(hidden_size):
+    return rnn(hidden_size, activation="tanh")
+
+CELLS["own"] = own
 
 def get_config():
     return Config(cell="own", gradient="tbptt:4")

@@ -87,7 +87,7 @@ def pull(
 
     def all_steps(weights, inputs):
         z = jax.tree.map(lambda a: a.reshape(rows.shape[0], *a.shape[h.ndim - 1 :]), inputs)
-        return gates.affine(weights, rows, z if hoisted else _projected(cell, weights, inputs.shape[-1])(z))
+        return gates.affine(weights, rows, z if hoisted else cell.project(weights, z))
 
     s, pullback = jax.vjp(all_steps, weights, inputs)
     return pullback({n: ds[n].astype(a.dtype) for n, a in s.items()})
