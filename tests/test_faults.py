@@ -166,7 +166,7 @@ def assert_killed_and_resumed(launch, whole, program, workdir, delay):
 # ---- short: in `make test`
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ["train", pytest.param("sweep", marks=pytest.mark.slow)])
 def test_killed_and_damaged_it_ends_with_the_same_bits(program, launch, whole, tmp_path):
     """Killed in a save, and the newest checkpoint damaged: it goes back to the one before."""
     expected, _ = whole(program)
@@ -183,7 +183,8 @@ def test_killed_and_damaged_it_ends_with_the_same_bits(program, launch, whole, t
 
 
 @pytest.mark.parametrize(
-    "program, number, during", [("train", signal.SIGTERM, "training"), ("sweep", signal.SIGINT, "a save")]
+    "program, number, during",
+    [("train", signal.SIGTERM, "training"), pytest.param("sweep", signal.SIGINT, "a save", marks=pytest.mark.slow)],
 )
 def test_a_signal_saves_and_exits_with_75(program, number, during, launch, whole, tmp_path):
     expected, _ = whole(program)
@@ -289,6 +290,7 @@ def job():
     return [f"--coordinator=127.0.0.1:{port} --num_processes=2 --process_id={p}" for p in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_results_of_one(launch, whole, job, tmp_path):
     expected, _ = whole("sweep")
     both = [launch(f"{PROGRAMS['sweep']} {flags}", tmp_path / "run") for flags in job]
