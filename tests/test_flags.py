@@ -181,7 +181,7 @@ CELLS_OF_USERS = {
     "a tuple, no Cell": (lambda H: (1, 2), "cell 'mine': a cell is a tuple; allowed: a Cell"),
     "a wrong W_h": (
         lambda H: rnn(H)._replace(init=lambda key, D: rnn(H).init(key, D) | {"W_h": jnp.zeros((2, 2))}),
-        "cell 'mine': form.affine raises TypeError: dot_general requires",
+        "cell 'mine': form.affine raises ValueError: 'W_h' has shape (2, 2); allowed: (128, 128)",
     ),
     "nested parameters": (
         lambda H: rnn(H)._replace(init=lambda key, D: {"all": rnn(H).init(key, D)}),

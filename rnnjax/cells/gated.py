@@ -77,13 +77,15 @@ def gated(
 
     def project(weights: Weights, x: Array, key: Array | None = None) -> dict[str, Array]:
         # One array a gate rather than one [..., G H]: a scan that splits its input compiles to a slow loop on a CPU.
-        W_x, b = split(weights["W_x"], of_input, hidden_size), split(weights["b"], of_input, hidden_size)
+        columns = len(of_input) * hidden_size
+        W_x = split(_weight(weights, "W_x", x.shape[-1], columns), of_input)
+        b = split(_weight(weights, "b", columns), of_input)
         return {name: x @ W_x[name] + b[name] for name in of_input}
 
     def affine(weights: Weights, h: Array, z: dict[str, Array]) -> dict[str, Array]:
-        s = split(h @ weights["W_h"], of_state, hidden_size)
+        s = split(h @ _weight(weights, "W_h", hidden_size, len(of_state) * hidden_size), of_state)
         if state_alone:
-            b_h = split(weights["b_h"], state_alone, hidden_size)
+            b_h = split(_weight(weights, "b_h", len(state_alone) * hidden_size), state_alone)
             s |= {name: s[name] + b_h[name] for name in state_alone}
         return {name: s[name] + z[name] if name in s and name in z else s.get(name, z.get(name)) for name in names}
 
@@ -126,12 +128,15 @@ def _comparable(setting) -> bool:
     return plain_function or isinstance(setting, numbers.Number | str | None)
 
 
-def split(array: Array, names: tuple[str, ...], size: int | None = None) -> dict[str, Array]:
-    """`[..., G H]` -> one `[..., H]` a name. Raises ValueError for other columns than G blocks, of `size` if given."""
-    columns = array.shape[-1]
-    if columns % len(names) or size not in (None, columns // len(names)):
-        allowed = f"blocks of {size or 'H'} columns for {', '.join(names)}"
-        raise ValueError(f"a weight, or a product with it, has shape {array.shape}; allowed: {allowed}")
+def _weight(weights: Weights, name: str, *shape: int) -> Array:
+    """The weight of that name. Raises ValueError where it has another shape."""
+    if weights[name].shape != shape:
+        raise ValueError(f"{name!r} has shape {weights[name].shape}; allowed: {shape}")
+    return weights[name]
+
+
+def split(array: Array, names: tuple[str, ...]) -> dict[str, Array]:
+    """`[..., G H]` -> one `[..., H]` a name."""
     if len(names) == 1:
         return {names[0]: array}
     return dict(zip(names, jnp.split(array, len(names), axis=-1), strict=True))

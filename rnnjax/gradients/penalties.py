@@ -181,6 +181,15 @@ def jacobian(
     return _mean(jnp.sum(zero_past(errors, lengths), axis=0) / jnp.maximum(lengths, 1), lengths)
 
 
+PENALTIES: dict[str, Callable[..., Array]] = {
+    "omega": omega,
+    "flossing": flossing,
+    "orthogonality": orthogonal,
+    "jacobian": jacobian,
+}
+"""Those that a config adds to the loss, by the name of the setting that is their weight."""
+
+
 def _valid(xs, lengths):
     """(xs with zeros past the lengths, so that nothing there can spoil a number, the lengths as int32 or None)."""
     lengths = clean_lengths(lengths, xs.shape[0], xs.shape[1:-1])

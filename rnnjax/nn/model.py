@@ -136,5 +136,5 @@ class SequenceModel(nnx.Module):
         return self.stack.make_taps(T, batch_shape)
 
     def make_probe(self, T: int, batch_shape: tuple[int, ...] = ()) -> tuple:
-        """Zeros `[T, ...]` a layer and carry part; the "gradient" by them is |dL/dh_t|^2 (see `unroll`)."""
+        """Zeros `[T, ...]` a layer and carry part; the "gradient" by them is |dL/dh_t| (see `unroll`)."""
         return self.stack.make_probe(T, batch_shape)

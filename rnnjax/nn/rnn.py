@@ -156,7 +156,7 @@ class RNN(nnx.Module):
         return make_taps(self.cell, self._params(), T, batch_shape)
 
     def make_probe(self, T: int, batch_shape: tuple[int, ...] = ()) -> Carry:
-        """Zeros `[T, ...]` for each part of the carry; the "gradient" by them is |dL/dh_t|^2 (see `unroll`)."""
+        """Zeros `[T, ...]` for each part of the carry; the "gradient" by them is |dL/dh_t| (see `unroll`)."""
         return make_probe(self.cell, self._params(), T, batch_shape)
 
     def _params(self) -> Params:

@@ -9,6 +9,7 @@ former_steps  where the run ended before it went on for more steps, the earliest
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import logging
@@ -30,8 +31,12 @@ Sources = Mapping[str, Source]  # by what they are of, such as "cell 'leaky'"
 def make_record(config: Mapping[str, Any], info: Mapping[str, Any], sources: Sources | None) -> dict[str, Any]:
     """What config.json is to hold: `info` is what the caller knows, such as `devices`, `numbers` and the command."""
     record = {"config": dict(config), "versions": _versions(), "git": _git_revision()}
-    record["sources"] = {name: {"file": s.file, "sha256": s.sha256} for name, s in (sources or {}).items()}
-    return json.loads(json.dumps(record | dict(info)))
+    return json.loads(json.dumps(record | source_record(sources or {}) | dict(info)))
+
+
+def source_record(sources: Sources) -> dict[str, Any]:
+    """The part of a record that `changed_sources` compares."""
+    return {"sources": {name: {"file": s.file, "sha256": s.sha256} for name, s in sources.items()}}
 
 
 def read_config(workdir: str | os.PathLike) -> dict[str, Any]:
@@ -56,9 +61,9 @@ def by_name(config: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def compare_config(path: Path, stored: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    """Raises RunRefused, with the settings that differ, where two records are not of one config."""
-    old, new = ({n: json.dumps(v) for n, v in by_name(r["config"]).items()} for r in (stored, record))
+def compare_config(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raises RunRefused, with the settings that differ, where the stored record is not of this config."""
+    old, new = ({n: json.dumps(v) for n, v in by_name(c).items()} for c in (stored["config"], config))
     changed = [
         f"{name} was {old.get(name, 'absent')}, now {new.get(name, 'absent')}"
         for name in {**old, **new}
@@ -99,11 +104,13 @@ def warn_of_versions(stored: Mapping[str, Any], record: Mapping[str, Any]) -> No
         _LOG.warning("resuming with revision %s what %s began", record["git"], stored.get("git"))
 
 
+@functools.cache
 def _versions():
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "rnnjax")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
+@functools.cache  # what runs is what was there when it was imported
 def _git_revision():
     """Of this package's own checkout, if it is one; `-dirty` where it was changed since."""
     root = Path(__file__).parents[2]

@@ -57,6 +57,7 @@ from rnnjax.runs.identity import (
     compare_config,
     make_record,
     read_config,
+    source_record,
     warn_of_versions,
 )
 
@@ -166,9 +167,9 @@ def finished_run(
         return None
     if result is None or not result.get("complete", True):
         return None
-    stored, record = read_config(path), make_record(config, {}, sources)
-    compare_config(path, stored, record)
-    if (changed := changed_sources(stored, record)) and not accept_changes:
+    stored = read_config(path)
+    compare_config(path, stored, config)
+    if (changed := changed_sources(stored, source_record(sources))) and not accept_changes:
         raise RunRefused(
             f"{path} is finished, and {'; '.join(changed)}. Give another --workdir, or --accept_changes to see what it "
             "reached"
@@ -182,7 +183,7 @@ def check_sources(workdir: str | os.PathLike, sources: Sources) -> dict[str, Any
     For all that loads a trained model: under another cell its parameters mean something else.
     """
     record = read_config(workdir)
-    if changed := changed_sources(record, make_record({}, {}, sources)):
+    if changed := changed_sources(record, source_record(sources)):
         kept = _source_copies(Path(workdir))
         where = f"; {kept[-1]} holds what it was made from" if kept else ""
         raise RunRefused(f"{workdir}: {'; '.join(changed)}{where}")
@@ -220,7 +221,7 @@ def lengthen_run(workdir: str | os.PathLike, config: Mapping[str, Any], longer: 
     with Run(path, True, lock_directory(path)):
         refuse_links(path)
         stored = read_config(path)
-        compare_config(path, stored, make_record(config, {}, {}))
+        compare_config(path, stored, config)
         checkpoints = find_checkpoints(path)
         if not checkpoints or step_of(checkpoints[-1]) > longer["steps"]:
             raise RunRefused(f"{path} has no checkpoint, or one beyond {longer['steps']} steps: load it again")
@@ -291,7 +292,7 @@ def _source_copies(path):
 def _recorded(path, record, accept_changes):
     """The record to go on with, and whether it is a new one. A run that has nothing to go on from begins anew."""
     stored = read_config(path)
-    compare_config(path, stored, record)
+    compare_config(path, stored, record["config"])
     warn_of_versions(stored, record)
     changed = changed_sources(stored, record) + changed_numbers(stored, record)
     checkpoints = find_checkpoints(path)

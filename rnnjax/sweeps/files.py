@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from rnnjax import runs
-from rnnjax.runs.identity import Sources, changed_sources, make_record
+from rnnjax.runs.identity import Sources, changed_sources, source_record
 from rnnjax.sweeps import grid as sweep
 from rnnjax.training import Train, outputs
 from rnnjax.training.config import Config
@@ -47,7 +47,7 @@ def open_store(
     """
     workdir = runs.check_own_directory(workdir, "sweep", *TABLES)
     sources = {sweep.bucket_id(bucket.config): outputs.sources(bucket.config) for bucket in sweep.buckets(trials)}
-    now = {name: make_record({}, {}, found) for name, found in sources.items()}
+    now = {name: source_record(found) for name, found in sources.items()}
     store, missing, others = Store(workdir, sources, early, []), [], {}
     for trial in trials:
         stored, result = _stored(workdir, trial, _LOG.warning)
@@ -115,8 +115,7 @@ def complete(store: Store, trial: Config, train: Train) -> bool:
     stored, result = _stored(store.workdir, trial)
     if result is None or result.get("complete", True) or not (store.early or result.get("stopped") is None):
         return False
-    now = make_record({}, {}, store.sources_of(trial))
-    if changed_sources(stored, now) or not (path / "params.npz").exists():
+    if changed_sources(stored, source_record(store.sources_of(trial))) or not (path / "params.npz").exists():
         return False
     key, values = jax.tree.map(lambda leaf: leaf[0], sweep.lane_inputs([trial]))
     params = runs.load_params(path, like=jax.eval_shape(train.init, key, values).params)

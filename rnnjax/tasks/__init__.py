@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from rnnjax.tasks.adding import adding
-from rnnjax.tasks.common import SPLITS, check_batch, check_causal
+from rnnjax.tasks.common import SPLITS, check_batch, check_causal, draw
 from rnnjax.tasks.copy import copy
 from rnnjax.tasks.ngram import fit_ngram
 from rnnjax.tasks.text import TextData, decode, encode, ngram_bits_per_character, text, text_data, text_source
@@ -29,6 +29,7 @@ __all__ = [
     "check_causal",
     "copy",
     "decode",
+    "draw",
     "encode",
     "fit_ngram",
     "ngram_bits_per_character",

@@ -3,6 +3,7 @@
 import difflib
 import numbers
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +75,15 @@ def check_batch(task: Task, name: str, batch: Batch) -> None:
             f"task {name!r}: Batch.targets is of the shape {batch.targets.shape}; with weights {wanted} it must "
             f"begin with {wanted}"
         )
+
+
+def draw(task: Task, key: Array, batch_size: int, split: str, data: Any = None, seq_len: int | None = None) -> Batch:
+    """A batch of the task, from `data` and at the length `seq_len` where they are given.
+
+    Both are optional in a user's own task, which is given neither unless it is asked for.
+    """
+    given = {"data": data, "seq_len": seq_len}
+    return task.sample(key, batch_size, split=split, **{n: value for n, value in given.items() if value is not None})
 
 
 def draw_seq_len(key: Array, shape: tuple[int, ...], seq_len: int, min_seq_len: int | None) -> Array:

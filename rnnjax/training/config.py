@@ -12,8 +12,9 @@ import jax
 
 from rnnjax.cells import CELLS
 from rnnjax.cells.check import check_cell
+from rnnjax.engine.unroll import METHODS
 from rnnjax.gradients.methods import check_gradient
-from rnnjax.gradients.penalties import orthogonal
+from rnnjax.gradients.penalties import PENALTIES, orthogonal
 from rnnjax.tasks import TASKS, check_causal
 from rnnjax.training.options import REQUIRED, Option, Options, options_of
 from rnnjax.types import Cell, Gates, Task
@@ -21,8 +22,6 @@ from rnnjax.types import Cell, Gates, Task
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "exponential")
 DTYPES = ("float32", "bfloat16", "float64")
-METHODS = ("auto", "scan", "deferred")
-PENALTIES = ("omega", "flossing", "orthogonality", "jacobian")  # added to the loss, each with its weight
 
 
 def _field(default, doc: str):

@@ -12,11 +12,11 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
 
 from rnnjax.diagnostics.gradient_flow import rms_over_batch
-from rnnjax.gradients import penalties
+from rnnjax.gradients.penalties import PENALTIES
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.nn import SequenceModel
 from rnnjax.norms import rms, scaled_norm
-from rnnjax.tasks import check_batch, check_causal
+from rnnjax.tasks import check_batch, check_causal, draw
 from rnnjax.training.config import Config, make_cell, make_task
 from rnnjax.types import Array, Batch, Task
 
@@ -102,17 +102,15 @@ def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
     def loss(params, probe, batch, key):
         model = merge(params, key)
         value = task.loss(model(batch.inputs, lengths=batch.lengths, probe=probe), batch)
+        if not penalty_weights(config):
+            return value, value
         # A second model with the very same masks and no probe: what is recorded is the gradient of the task's loss.
-        return value + penalty(
-            config, merge(params, key), batch.inputs, jax.random.fold_in(key, 2), batch.lengths
-        ), value
-
-    def sample(key, size, split, data):
-        return task.sample(key, size, split=split, **({} if data is None else {"data": data}))
+        again, draws = merge(params, key), jax.random.fold_in(key, 2)
+        return value + penalty(config, again, batch.inputs, draws, batch.lengths), value
 
     def step(state, hyperparameters, data):
         data_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        batch = sample(data_key, config.batch_size, "train", data)
+        batch = draw(task, data_key, config.batch_size, "train", data)
         if axis_name is not None:
             index = jax.lax.axis_index(axis_name)
             batch = _slice_of_batch(batch, index * batch_size, batch_size)
@@ -155,9 +153,8 @@ def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
         return state, {"loss": value, "grad_norm": norm, "clipped": clipped.astype(jnp.float32), "flow": flow}
 
     length = min(config.eval_every, config.steps)
-    ragged = (
-        config.steps - start
-    ) % length > 0  # then the last chunk is over before its end, and what is left changes nothing
+    # Then the last chunk is over before its end, and what is left of it changes nothing.
+    ragged = (config.steps - start) % length > 0
 
     def chunk(state, hyperparameters, data=None):
         count = jnp.clip(config.steps - state.step, 1, length) if ragged else length
@@ -184,7 +181,7 @@ def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
         model = merge(params)
 
         def mean(key, size):
-            batch = sample(key, size, "validation", data)
+            batch = draw(task, key, size, "validation", data)
             outputs = model(batch.inputs, lengths=batch.lengths)
             return {"loss": task.loss(outputs, batch)} | task.metrics(outputs, batch)
 
@@ -264,12 +261,9 @@ def make_optimizer(config: Config, hyperparameters: Hyperparameters) -> optax.Gr
     return optax.chain(*order, optax.scale_by_learning_rate(schedule))
 
 
-PENALTIES: dict[str, Callable[..., Array]] = {
-    "omega": penalties.omega,
-    "flossing": penalties.flossing,
-    "orthogonality": penalties.orthogonal,
-    "jacobian": penalties.jacobian,
-}
+def penalty_weights(config: Config) -> dict[str, float]:
+    """The penalties that the config adds to the loss, with their weights."""
+    return {name: getattr(config, name) for name in PENALTIES if getattr(config, name)}
 
 
 def penalty(
@@ -284,7 +278,7 @@ def penalty(
       key: of the penalties' random directions.
       lengths: integers `[...]`, the valid steps of each sequence.
     """
-    weights = {name: getattr(config, name) for name in PENALTIES if getattr(config, name)}
+    weights = penalty_weights(config)
     if not weights:
         return 0.0
     _, read = model(inputs, lengths=lengths, return_inputs=True)

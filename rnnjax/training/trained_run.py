@@ -17,7 +17,7 @@ from rnnjax.figures import plotting
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.nn import SequenceModel
 from rnnjax.runs.read import RunData
-from rnnjax.tasks import SPLITS
+from rnnjax.tasks import SPLITS, draw
 from rnnjax.tasks.common import unknown
 from rnnjax.training import outputs
 from rnnjax.training.config import Config
@@ -71,11 +71,10 @@ class TrainedRun:
             if value < 1:
                 raise ValueError(f"{name}={value!r}; allowed: 1 or more")
         check_precision(self.config)
-        task, length = self.train.task, {} if seq_len is None else {"seq_len": seq_len}
+        task = self.train.task
 
         def score(params, data, key):
-            given = length if data is None else length | {"data": data}
-            model, batch = self.train.model(params), task.sample(key, batch_size, split=split, **given)
+            model, batch = self.train.model(params), draw(task, key, batch_size, split, data, seq_len)
             outputs = model(batch.inputs, lengths=batch.lengths)
             return {"loss": task.loss(outputs, batch)} | task.metrics(outputs, batch)
 
