@@ -39,7 +39,8 @@ from rnnjax.reports.settings import best_settings, find_runs, summarise
 from rnnjax.runs.read import group_by_setting
 from rnnjax.sweeps.tracing import errors_in_one_line
 from rnnjax.training import make_train, outputs
-from rnnjax.training.config import Config, check, hyperparameters, nearest
+from rnnjax.training.checks import check
+from rnnjax.training.config import Config, hyperparameters, nearest
 from rnnjax.training.devices import prepare_devices
 from rnnjax.training.dotted import with_fitting_options
 

@@ -10,7 +10,8 @@ import pytest
 from rnnjax.cells import CELLS
 from rnnjax.tasks import TASKS, check_causal, text
 from rnnjax.training import make_train
-from rnnjax.training.config import Config, check, hyperparameters
+from rnnjax.training.checks import check
+from rnnjax.training.config import Config, hyperparameters
 
 T, B = 5, 2
 LENGTHS = np.array([5, 3])

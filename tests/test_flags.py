@@ -26,7 +26,8 @@ from rnnjax.sweeps import grid
 from rnnjax.sweeps.progress import bucket_labels
 from rnnjax.tasks import TASKS
 from rnnjax.training import make_train, outputs
-from rnnjax.training.config import Config, check
+from rnnjax.training.checks import check
+from rnnjax.training.config import Config
 from rnnjax.training.devices import prepare_devices, set_numerics
 from rnnjax.training.options import Option, options_of
 from rnnjax.types import Array

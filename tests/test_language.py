@@ -16,7 +16,8 @@ from rnnjax.tasks import text_data
 from rnnjax.tasks.language import bits_per_character, generate
 from rnnjax.tasks.text import SAMPLE_LENGTH
 from rnnjax.training import make_train
-from rnnjax.training.config import Config, check, hyperparameters
+from rnnjax.training.checks import check
+from rnnjax.training.config import Config, hyperparameters
 
 V = 5
 TOKENS = np.random.default_rng(0).integers(0, V, 300)

@@ -12,7 +12,8 @@ from flax import nnx
 from rnnjax.cells import gru, rnn
 from rnnjax.nn import RNN, Stack
 from rnnjax.training import make_train
-from rnnjax.training.config import Config, check, hyperparameters
+from rnnjax.training.checks import check
+from rnnjax.training.config import Config, hyperparameters
 
 T, B, H = 4, 2, 2
 LENGTHS = jnp.array([4, 2])

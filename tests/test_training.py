@@ -31,7 +31,8 @@ from rnnjax.runs.read import recorded_reach
 from rnnjax.sweeps.grid import lane_inputs, make_lanes
 from rnnjax.tasks import TASKS, adding
 from rnnjax.training import make_optimizer, make_train, outputs, penalty
-from rnnjax.training.config import Config, check, hyperparameters
+from rnnjax.training.checks import check
+from rnnjax.training.config import Config, hyperparameters
 from rnnjax.training.train import _slice_of_batch
 from rnnjax.types import Cell, Report
 

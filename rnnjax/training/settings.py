@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnjax.training import config as configs
+from rnnjax.training.checks import check
 from rnnjax.training.config import FIELDS, OWNERS
 from rnnjax.training.dotted import with_settings
 from rnnjax.training.options import PLAIN, Option
@@ -54,7 +55,7 @@ def checked(config: configs.Config) -> configs.Config:
             config = with_settings(config, {name: float(value)})
     config = with_settings(config, dict(_options_as_declared(config)))
     try:
-        configs.check(config)
+        check(config)
     except (ValueError, TypeError, OSError) as error:
         # The library says `lr=nan` or `unknown cell 'lsmt'`: say where it is set.
         setting = rf"^(unknown )?((?:cell|task)\.\w+|{'|'.join(FIELDS)})(?=[ =])"

@@ -1,0 +1,126 @@
+"""Whether the settings of a run go together: one line for each that cannot be."""
+
+import dataclasses
+import functools
+
+import jax
+
+from rnnjax.cells import CELLS
+from rnnjax.cells.check import check_cell
+from rnnjax.engine.unroll import METHODS
+from rnnjax.gradients.methods import check_gradient
+from rnnjax.gradients.penalties import PENALTIES, orthogonal
+from rnnjax.tasks import TASKS, check_causal
+from rnnjax.training.config import (
+    DEFAULTS,
+    DTYPES,
+    OPTIMIZERS,
+    OWNERS,
+    SCHEDULES,
+    Config,
+    factory_of,
+    kinds_in_words,
+    known_options,
+    make_cell,
+    make_task,
+    one_of,
+    unknown_setting,
+)
+from rnnjax.types import Gates
+
+COUNTS = ("seq_len", "hidden_size", "num_layers", "batch_size", "steps", "eval_every", "eval_batch", "segments")
+TINY, HUGE, IN_FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127, "as float32 holds them (1.2e-38 to 3.4e38)"
+
+_ONLINE = lambda gradient: gradient in ("rtrl", "snap1", "uoro")  # noqa: E731
+IDLE = (  # a setting, the other one that makes it idle, at which of that one's values, and what that one must be
+    ("momentum", "optimizer", lambda v: v not in ("momentum", "rmsprop"), "momentum or rmsprop"),
+    ("final_lr", "schedule", lambda v: v == "constant", "cosine or exponential"),
+    ("dropout", "num_layers", lambda v: v == 1, "2 or more"),
+    ("method", "gradient", _ONLINE, "bptt or tbptt:K"),
+    ("segments", "gradient", _ONLINE, "bptt or tbptt:K"),
+    ("cotangent_clip", "gradient", _ONLINE, "bptt or tbptt:K"),
+)
+"""Refused once changed from its default, as a sweep over it would run equal trials."""
+
+
+def check(config: Config) -> None:
+    """Raises ValueError with one line that names the field, its value and what is allowed."""
+    one_of("task", config.task, TASKS)
+    one_of("cell", config.cell, CELLS)
+    one_of("optimizer", config.optimizer, OPTIMIZERS)
+    one_of("schedule", config.schedule, SCHEDULES)
+    one_of("dtype", config.dtype, DTYPES)
+    one_of("method", config.method, METHODS)
+    for name in COUNTS:
+        _require(config, name, lambda v: 1 <= v < 2**31, "1 or more, below 2^31")
+    for name in ("lr", "final_lr"):
+        _require(config, name, lambda v: TINY <= v <= HUGE, f"a finite number above 0, {IN_FLOAT32}")
+    for name in ("weight_decay", "clip", "cotangent_clip", *PENALTIES):
+        _require(config, name, lambda v: v == 0 or TINY <= v <= HUGE, f"0, or a finite number above, {IN_FLOAT32}")
+    for name in ("dropout", "momentum"):
+        _require(config, name, lambda v: 0 <= v < 1, "in [0, 1)")
+    _require(config, "seed", lambda v: 0 <= v < 2**32, "in [0, 2^32)")
+    if config.embedding_size is not None:
+        _require(config, "embedding_size", lambda v: 1 <= v < 2**31, "1 or more, below 2^31")
+    if config.min_seq_len is not None:
+        _require(config, "min_seq_len", lambda v: 1 <= v <= config.seq_len, f"in [1, seq_len={config.seq_len}]")
+    for kind in OWNERS:
+        _check_options(kind, config)
+    changed = [name for name in PENALTIES if getattr(config, name)]
+    if config.bidirectional and changed:
+        raise ValueError(f"{changed[0]}={getattr(config, changed[0])!r} reads forwards; allowed: bidirectional=False")
+    for setting, other, idle, allowed in IDLE:
+        if getattr(config, setting) != getattr(DEFAULTS, setting) and idle(getattr(config, other)):
+            raise ValueError(
+                f"{setting}={getattr(config, setting)!r} changes nothing with {other}={getattr(config, other)!r}; "
+                f"allowed: {other}={allowed}, or no {setting}"
+            )
+    task = make_task(config)  # a task knows what lengths it can have
+    check_causal(task, config.task, bidirectional=config.bidirectional)
+    width = config.embedding_size or (config.hidden_size if task.tokens else task.input_size)
+    has_gates = _has_gates(factory_of(config, "cell"), dataclasses.replace(config, seed=0, lr=1.0), width)
+    if config.method == "deferred" and (not has_gates or config.cotangent_clip):
+        why = "cotangent_clip changes each step" if has_gates else f"cell {config.cell!r} has no gates"
+        raise ValueError(f"method='deferred' is not for this run, as {why}; allowed: auto, scan")
+    if config.residual and config.num_layers == 1 and width != config.hidden_size * (1 + config.bidirectional):
+        raise ValueError(
+            f"residual=True changes nothing with num_layers=1 and inputs {width} wide; allowed: num_layers of 2 or more"
+        )
+    options = {name: getattr(config, name) for name in ("method", "segments", "cotangent_clip", "bidirectional")}
+    check_gradient(config.gradient, **options)
+    if config.orthogonality:
+        cell = make_cell(config)
+        jax.eval_shape(lambda key: orthogonal(cell, cell.init(key, 1)), jax.random.key(0))  # which matrices it has
+
+
+@functools.lru_cache(maxsize=1024)
+def _has_gates(factory, config, width):
+    """Whether the cell has gates. Raises ValueError where the cell breaks a promise of `Cell`."""
+    cell = make_cell(config)
+    try:
+        check_cell(cell, width)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"cell {config.cell!r}: {error}") from error
+    return isinstance(cell.form, Gates)
+
+
+def _check_options(kind, config):
+    """Raises ValueError for an option that the factory has not, of another type, or that float32 does not hold."""
+    factory_of(config, kind)
+    known = known_options(config, kind)
+    for name, value in getattr(config, f"{kind}_options").items():
+        if name not in known:
+            raise ValueError(unknown_setting(f"{kind}.{name}", config))
+        option = known[name]
+        if option.choices and value is not None:
+            one_of(f"{kind}.{name}", value, option.choices)
+        if type(value) not in option.kinds and not (float in option.kinds and type(value) is int):
+            raise ValueError(f"{kind}.{name}={value!r}: allowed: {kinds_in_words(option.kinds)}")
+        if kind == "cell" and option.traced and value is not None and value and not TINY <= abs(value) <= HUGE:
+            raise ValueError(f"{kind}.{name}={value!r}; allowed: 0, or a finite number, {IN_FLOAT32}")
+
+
+def _require(config, name, test, allowed):
+    value = getattr(config, name)
+    if not test(value):
+        raise ValueError(f"{name}={value!r}; allowed: {allowed}")
