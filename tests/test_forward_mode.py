@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rnnjax.cells import CELLS
-from rnnjax.gradients.methods import compare_gradients, gradient, gradient_of
+from rnnjax.gradients.compare import compare_gradients
+from rnnjax.gradients.methods import gradient, gradient_of
 from rnnjax.gradients.penalties import clip_cotangent
 from rnnjax.types import Cell
 

@@ -14,7 +14,7 @@ from rnnjax.diagnostics.jacobians import product_spectrum
 from rnnjax.diagnostics.recurrent_matrix import recurrent_matrix
 from rnnjax.diagnostics.sensitivity import exact_sensitivity, frobenius_sensitivity, spectral_sensitivity
 from rnnjax.engine.unroll import make_probe, make_taps, unroll
-from rnnjax.gradients.methods import compare_gradients
+from rnnjax.gradients.compare import compare_gradients
 from rnnjax.gradients.penalties import clip_cotangent, omega
 from rnnjax.norms import norm, rms, scaled_norm
 from rnnjax.training.config import Config, hyperparameters, make_task

@@ -35,7 +35,8 @@ from rnnjax.diagnostics.recurrent_matrix import fisher_memory
 from rnnjax.diagnostics.sensitivity import exact_sensitivity, frobenius_sensitivity, spectral_sensitivity
 from rnnjax.diagnostics.triage import diagnose
 from rnnjax.diagnostics.units import record_units, summarise_units
-from rnnjax.gradients.methods import compare_gradients, gradient_of
+from rnnjax.gradients.compare import compare_gradients
+from rnnjax.gradients.methods import gradient_of
 
 __all__ = [
     "compare_gradients",

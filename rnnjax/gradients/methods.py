@@ -1,21 +1,17 @@
-"""Truncated BPTT, RTRL, SnAp-1 and UORO: other gradients of an unrolled cell, to compare and to train with."""
+"""Truncated BPTT, RTRL, SnAp-1 and UORO by name: other gradients of an unrolled cell, to train with."""
 
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.flatten_util import ravel_pytree
 
 from rnnjax.cells.check import given_carry
 from rnnjax.engine.steps import in_one_precision, inexact, unclipped
 from rnnjax.engine.unroll import clean_lengths, last_valid, unroll, zero_past
 from rnnjax.gradients import influence
-from rnnjax.norms import norm
+from rnnjax.gradients.truncated import unroll_in_pieces
 from rnnjax.types import Array, Carry, Cell, Params, prepared
 
 ONLINE = ("rtrl", "snap1", "uoro")  # without a backward pass over the parameters
@@ -112,132 +108,14 @@ def gradient(
     return jax.value_and_grad(lambda params: loss(run(cell, params, xs, carry, key=key)[1]))(params)
 
 
-class GradientError(NamedTuple):
-    """Each method's gradient g beside that of full BPTT g*, entries `[M]` in the order of `methods`."""
-
-    cosine: Array  # of g and g*, mean over draws
-    norm_ratio: Array  # |g| / |g*|, mean over draws
-    bias: Array  # |mean g - g*| / |g*|; of n draws of an unbiased method about sqrt(draw_variance / n), not 0
-    draw_variance: Array  # E|g - mean g|^2 / |g*|^2 over draws; 0 for a method that draws nothing
-    batch_variance: Array  # the same over sequences, for g of one sequence alone: the noise of a batch of one
-
-
-def compare_gradients(
-    cell: Cell,
-    params: Params,
-    xs: Array,
-    loss: Callable[[Array], Array],
-    key: Array,
-    *,
-    methods: tuple[str, ...] = ("tbptt:1", "tbptt:8", "tbptt:32", "snap1", "uoro"),
-    draws: int = 16,
-    carry: Carry | None = None,
-) -> GradientError:
-    """How far the gradient of each method is from that of full BPTT.
-
-    Args:
-      cell, params: the cell and its parameters.
-      xs: `[T, B, D]`.
-      loss: ys `[T, B, O]` -> scalar, a mean or sum over the B sequences.
-      key: for the draws of uoro.
-      methods: as in `gradient_of`; rtrl is left out by default, as it is BPTT's gradient at a high price.
-      draws: how often uoro draws.
-      carry: the carry before the first step.
-    """
-    chex.assert_rank(xs, 3)
-    cell, B = unclipped(cell), xs.shape[1]
-    carry = cell.initial_carry(cell.weights(params), (B,)) if carry is None else carry
-    copies = jax.tree.map(lambda p: jnp.broadcast_to(p, (B, *p.shape)), params)
-
-    def of_sequences(method, key):  # [B, N], whose sum is the gradient
-        def batch_loss(copies):
-            def one(params, xs, carry, key):
-                return gradient_of(method)(cell, params, xs, carry, key=key)[1]
-
-            return loss(jax.vmap(one, (0, 1, 0, 0), 1)(copies, xs, carry, jax.random.split(key, B)))
-
-        return jax.vmap(lambda g: ravel_pytree(g)[0])(jax.grad(batch_loss)(copies))
-
-    exact = jnp.sum(of_sequences("bptt", key), axis=0)
-    keys = jax.random.split(key, draws)
-    errors = []
-    for method in methods:
-        g = lax.map(functools.partial(of_sequences, method), keys if method == "uoro" else keys[:1])
-        errors.append(_error(g, exact))
-    return GradientError(*map(jnp.stack, zip(*errors, strict=True)))
-
-
-def _error(g, exact):
-    draws, B, _ = g.shape
-    g, exact = g / norm(exact), exact / norm(exact)  # all is relative to |g*|
-    total = jnp.sum(g, axis=1)
-    mean = jnp.mean(total, axis=0)
-    norms = norm(total, 1)
-    return (
-        jnp.mean(total / norms[:, None] @ exact),
-        jnp.mean(norms),
-        norm(mean - exact),
-        jnp.sum(jnp.square(total - mean)) / max(draws - 1, 1),
-        jnp.mean(jnp.sum(jnp.square(B * g - total[:, None]), axis=(1, 2))) / max(B - 1, 1),
-    )
-
-
 def _bptt(cell, params, xs, carry=None, *, lengths=None, key=None, **options):
     return unroll(cell, params, xs, carry, lengths=lengths, **options)
 
 
 def _truncated(K, cell, params, xs, carry=None, *, lengths=None, outputs="every", key=None, **options):
-    T, K = xs.shape[0], min(K, xs.shape[0])
-    cell, weights = prepared(cell, params)
-    lengths = clean_lengths(lengths, T, xs.shape[1:-1])
-    # The first piece of each sequence takes the remainder, so that its last one has K steps.
-    if lengths is None:
-        lead, size, count = T % K or K, T % K or K, T // K - (T % K == 0)
-    else:
-        lead, size, count = jnp.where(lengths % K, lengths % K, K), K, -(-(T - 1) // K)
-    ends = None if lengths is None else _bounded(lengths, 0, lead)
-    carry, first = unroll(cell, weights, xs[:size], carry, lengths=ends, **options)
-
-    def piece(carry, begin):
-        if lengths is None:
-            steps, carry, left = lax.dynamic_slice_in_dim(xs, begin, K), lax.stop_gradient(carry), None
-        else:
-            left = _bounded(lengths, begin, K)
-            steps, carry = _steps(xs, begin, K), _cut(carry, left)
-        return unroll(cell, weights, steps, carry, lengths=left, **options)
-
-    begins = jnp.arange(count).reshape(-1, *[1] * jnp.ndim(lead)) * K + lead
-    carry, rest = lax.scan(piece, carry, begins)
-
-    def join(first, rest):
-        ys = jnp.concatenate([first, rest.reshape(-1, *rest.shape[2:])])
-        if lengths is None:
-            return ys
-        t = jnp.arange(T).reshape(-1, *[1] * lengths.ndim)  # the rest begins at row K, whatever the lead
-        rows = jnp.where(t < lead, t, t - lead + K)
-        return jnp.take_along_axis(ys, rows.reshape(*rows.shape, *[1] * (ys.ndim - rows.ndim)), axis=0)
-
-    return carry, _select(jax.tree.map(join, first, rest), lengths, outputs)
-
-
-def _steps(xs, begin, size):
-    """`size` steps of xs `[T, ..., D]` from each sequence's `begin` `[...]`; those past T repeat the last."""
-    t = jnp.minimum(begin + jnp.arange(size).reshape(-1, *[1] * begin.ndim), xs.shape[0] - 1)
-    return jnp.take_along_axis(xs, t[..., None], axis=0)
-
-
-def _cut(carry, left):
-    """`carry` without a gradient, but for those sequences that have no steps left: theirs is their last carry."""
-
-    def cut(a):
-        goes_on = (left > 0).reshape(*left.shape, *[1] * (a.ndim - left.ndim))
-        return jnp.where(goes_on, lax.stop_gradient(a), a)
-
-    return jax.tree.map(cut, carry)
-
-
-def _bounded(lengths, begin, size):
-    return jnp.clip(lengths - begin, 0, size)
+    lengths = clean_lengths(lengths, xs.shape[0], xs.shape[1:-1])
+    carry, ys = unroll_in_pieces(K, cell, params, xs, carry, lengths, **options)
+    return carry, _select(ys, lengths, outputs)
 
 
 def _select(ys, lengths, outputs):

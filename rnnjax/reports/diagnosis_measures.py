@@ -23,7 +23,7 @@ from rnnjax.diagnostics.triage import Diagnosis, diagnose
 from rnnjax.diagnostics.units import record_units, summarise_units
 from rnnjax.engine.steps import carry_names, flatten, layer_names
 from rnnjax.figures import diagnostic_plots as plots
-from rnnjax.gradients.methods import compare_gradients
+from rnnjax.gradients.compare import compare_gradients
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.norms import rms
 from rnnjax.reports.diagnosis_subject import B, Subject, first_inputs, loss_above, loss_of_taps
