@@ -22,11 +22,12 @@ from command_line import BadSetting, define_config, define_path, load_config, ma
 
 from rnnjax import intervals, runs
 from rnnjax.cells import CELLS
+from rnnjax.diagnostics.evidence import Layer, gather, stack_layers
 from rnnjax.diagnostics.gradient_flow import gradient_reach
 from rnnjax.diagnostics.jacobians import jacobian_statistics, step_jacobians
 from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
-from rnnjax.diagnostics.triage import Layer, gather, judge, stack_layers
 from rnnjax.diagnostics.units import record_units
+from rnnjax.diagnostics.verdict import judge
 from rnnjax.figures import diagnostic_plots, plot_style
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.reports.diagnosis_subject import validation_batch

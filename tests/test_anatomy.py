@@ -11,7 +11,8 @@ import pytest
 import seeds
 
 from rnnjax.cells import CELLS, rnn
-from rnnjax.diagnostics.triage import gather, judge
+from rnnjax.diagnostics.evidence import gather
+from rnnjax.diagnostics.verdict import judge
 from rnnjax.figures import diagnostic_plots
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.reports.diagnosis_subject import find_params, loss_of_taps, subject_of, validation_batch

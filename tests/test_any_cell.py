@@ -10,10 +10,11 @@ from flax import nnx
 
 from rnnjax import diagnostics
 from rnnjax.cells import LSTMCarry
+from rnnjax.diagnostics.evidence import Layer, gather
 from rnnjax.diagnostics.fixed_points import fixed_points
 from rnnjax.diagnostics.gradient_flow import gradient_flow
 from rnnjax.diagnostics.init_map import init_map
-from rnnjax.diagnostics.triage import VERDICTS, Layer, gather, judge
+from rnnjax.diagnostics.verdict import VERDICTS, judge
 from rnnjax.engine.steps import carry_names, layer_names
 from rnnjax.engine.unroll import make_taps, unroll
 from rnnjax.gradients.penalties import clip_cotangent, flossing, jacobian, omega, orthogonal

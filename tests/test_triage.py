@@ -15,7 +15,9 @@ from flax import nnx
 
 from rnnjax import runs
 from rnnjax.cells import gru, irnn, lstm, rnn
-from rnnjax.diagnostics.triage import VERDICTS, diagnose, gather, judge, stack_layers
+from rnnjax.diagnostics.evidence import gather, stack_layers
+from rnnjax.diagnostics.triage import diagnose
+from rnnjax.diagnostics.verdict import VERDICTS, judge
 from rnnjax.engine.unroll import make_taps, unroll
 from rnnjax.initializers import constant
 from rnnjax.nn import Stack

@@ -1,6 +1,7 @@
 """The gradient microscope: where gradients vanish or explode, for any `Cell`, each answer a NamedTuple of arrays.
 
     triage           what ails this network, where it begins, what to try: a verdict in one paragraph
+                     (`evidence` gathers what it rests on, `verdict` judges that)
     gradient_flow    |dL/dh_t| of every step, and how far back it reaches
     sensitivity      |dh_T/dh_t|, what any loss at T can keep of step t
     jacobians        J_t, its singular values, and those of long products in log space

@@ -19,8 +19,9 @@ from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
 from rnnjax.diagnostics.paths import flow_by_path
 from rnnjax.diagnostics.recurrent_matrix import gate_blocks, recurrent_matrix
 from rnnjax.diagnostics.sensitivity import frobenius_sensitivity, spectral_sensitivity
-from rnnjax.diagnostics.triage import Diagnosis, diagnose
+from rnnjax.diagnostics.triage import diagnose
 from rnnjax.diagnostics.units import record_units, summarise_units
+from rnnjax.diagnostics.verdict import Diagnosis
 from rnnjax.engine.steps import carry_names, flatten, layer_names
 from rnnjax.figures import diagnostic_plots as plots
 from rnnjax.gradients.compare import compare_gradients

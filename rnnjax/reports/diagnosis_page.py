@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from rnnjax import runs
-from rnnjax.diagnostics.triage import Diagnosis
+from rnnjax.diagnostics.verdict import Diagnosis
 from rnnjax.reports.diagnosis_measures import sections_of, triage
 from rnnjax.reports.diagnosis_subject import B, Subject
 from rnnjax.reports.html_page import escape, figures_html, page_html, table_html

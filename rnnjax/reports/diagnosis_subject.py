@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax import runs
-from rnnjax.diagnostics.triage import Layer, stack_layers
+from rnnjax.diagnostics.evidence import Layer, stack_layers
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.training import Train, make_train
 from rnnjax.training.config import Config, hyperparameters

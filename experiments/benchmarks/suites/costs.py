@@ -89,8 +89,8 @@ def _of_the_gradient(cell, params, case, loss, loss_of, key):
     import jax.numpy as jnp
 
     from rnnjax import diagnostics
+    from rnnjax.diagnostics.evidence import Layer, gather
     from rnnjax.diagnostics.gradient_flow import gradient_flow
-    from rnnjax.diagnostics.triage import Layer, gather
     from rnnjax.engine.unroll import make_probe, make_taps, unroll
 
     taps, probe = make_taps(cell, params, case.T, (case.B,)), make_probe(cell, params, case.T, (case.B,))
