@@ -2,29 +2,28 @@
 
 from rnnjax.runs.checkpoints import latest_checkpoint, read_checkpoint, save_checkpoint
 from rnnjax.runs.directories import RunBusy, check_directory, check_own_directory, check_report_file, own_directory
-from rnnjax.runs.files import RunRefused, json_text, load_arrays, save_arrays, write_file, write_json
-from rnnjax.runs.identity import read_config
-from rnnjax.runs.metric_log import append_rows, read_rows
-from rnnjax.runs.run import (
+from rnnjax.runs.ending import (
     EXIT_BAD_FLAGS,
     EXIT_DONE,
     EXIT_ERROR,
     EXIT_STOPPED,
-    Run,
     RunFailed,
     StopRequest,
+    stop_signals,
+)
+from rnnjax.runs.files import RunRefused, json_text, load_arrays, save_arrays, write_file, write_json
+from rnnjax.runs.identity import read_config
+from rnnjax.runs.metric_log import append_rows, read_rows
+from rnnjax.runs.results import finished_run, load_params, read_result, save_params
+from rnnjax.runs.run import (
+    Run,
     check_sources,
     close_run,
     discard_run,
-    finished_run,
     lengthen_run,
-    load_params,
     open_run,
     publish_run,
-    read_result,
     remove_run,
-    save_params,
-    stop_signals,
 )
 
 __all__ = [

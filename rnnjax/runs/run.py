@@ -10,24 +10,20 @@
     lock                     who is running here; gone when nobody is, unless it was killed
     .tmp-*                   left by a kill inside a save; removed at the next start
 
-This is the one module that callers need: what they use of the modules below goes by its name here too.
+Callers import the package, `rnnjax.runs`, which shows what they use of all its files.
 """
 
 import contextlib
 import logging
 import os
 import shutil
-import signal
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from rnnjax.runs.checkpoints import (
-    describe,
     find_checkpoints,
-    named_leaves,
-    rebuild,
     step_of,
 )
 from rnnjax.runs.directories import (
@@ -44,10 +40,7 @@ from rnnjax.runs.directories import (
 from rnnjax.runs.files import (
     RunRefused,
     discard_directory,
-    load_arrays,
     published,
-    read_json,
-    save_arrays,
     write_json,
 )
 from rnnjax.runs.identity import (
@@ -61,19 +54,7 @@ from rnnjax.runs.identity import (
     warn_of_versions,
 )
 
-EXIT_DONE, EXIT_ERROR, EXIT_BAD_FLAGS, EXIT_STOPPED = 0, 1, 2, 75  # 75: EX_TEMPFAIL, "run me again"
-
 _LOG = logging.getLogger(__name__)
-
-
-class StopRequest(Protocol):
-    """Whoever asks a run or a sweep to end: see `stop_signals`."""
-
-    requested: bool
-
-
-class RunFailed(RuntimeError):
-    """What follows training failed; what was trained is on disk: exit code 1."""
 
 
 class Run(NamedTuple):
@@ -151,32 +132,6 @@ def publish_run(
         yield run
 
 
-def finished_run(
-    workdir: str | os.PathLike, config: Mapping[str, Any], sources: Sources, accept_changes: bool = False
-) -> dict[str, Any] | None:
-    """The result of this very run, if it is finished; else None. Writes nothing.
-
-    Raises RunRefused as `open_run` does; with `accept_changes`, a result of other sources is returned too.
-    """
-    path = check_directory(workdir)
-    refuse_foreign_run(path)
-    try:
-        result = read_result(path) if (path / "config.json").exists() else None
-    except RunRefused as error:
-        _LOG.warning("%s; it is written again", error)
-        return None
-    if result is None or not result.get("complete", True):
-        return None
-    stored = read_config(path)
-    compare_config(path, stored, config)
-    if (changed := changed_sources(stored, source_record(sources))) and not accept_changes:
-        raise RunRefused(
-            f"{path} is finished, and {'; '.join(changed)}. Give another --workdir, or --accept_changes to see what it "
-            "reached"
-        )
-    return result
-
-
 def check_sources(workdir: str | os.PathLike, sources: Sources) -> dict[str, Any]:
     """What config.json holds, if the run was made from these `sources`. Raises RunRefused; writes nothing.
 
@@ -229,50 +184,6 @@ def lengthen_run(workdir: str | os.PathLike, config: Mapping[str, Any], longer: 
         _discard_files(path, ("params.npz", "learning_curve.png", "gradient_map.png"))
         former = [*stored.get("former_steps", []), stored["config"]["steps"]]
         write_json(path / "config.json", stored | {"config": dict(longer), "former_steps": former})
-
-
-def read_result(workdir: str | os.PathLike) -> dict[str, Any] | None:
-    """What result.json holds, None if there is none. Raises RunRefused if it is damaged."""
-    path = Path(workdir, "result.json")
-    return read_json(path) if path.exists() else None
-
-
-def save_params(run: Run, params: Any) -> Path:
-    """Writes a pytree of parameters to params.npz, each under its path in the tree, such as `layers/0/W_h`."""
-    path = run.path / "params.npz"
-    save_arrays(path, named_leaves(params))
-    return path
-
-
-def load_params(path: str | os.PathLike, like: Any = None) -> Any:
-    """The parameters of a run directory or of a params.npz: by name, or in the structure of the tree `like`.
-
-    Raises RunRefused if the file is damaged or hostile, or if names, shapes or dtypes are not those of `like`.
-    """
-    path = Path(path)
-    path = path / "params.npz" if path.is_dir() else path
-    arrays = load_arrays(path)
-    if like is None:
-        return arrays
-    return rebuild(arrays, {name: describe(array, array) for name, array in arrays.items()}, like, path)
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[StopRequest]:
-    """Yields an object whose `requested` becomes True at SIGTERM or Ctrl-C; a second Ctrl-C interrupts at once."""
-    stop = types.SimpleNamespace(requested=False)
-
-    def handle(number, frame):
-        if stop.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.requested = True
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _discard_files(path, names):

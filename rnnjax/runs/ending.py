@@ -1,0 +1,37 @@
+"""How a program ends: its exit codes, and how it is asked to stop."""
+
+import contextlib
+import signal
+import types
+from collections.abc import Iterator
+from typing import Protocol
+
+EXIT_DONE, EXIT_ERROR, EXIT_BAD_FLAGS, EXIT_STOPPED = 0, 1, 2, 75  # 75: EX_TEMPFAIL, "run me again"
+
+
+class RunFailed(RuntimeError):
+    """What follows training failed; what was trained is on disk: exit code 1."""
+
+
+class StopRequest(Protocol):
+    """Whoever asks a run or a sweep to end: see `stop_signals`."""
+
+    requested: bool
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Yields an object whose `requested` becomes True at SIGTERM or Ctrl-C; a second Ctrl-C interrupts at once."""
+    stop = types.SimpleNamespace(requested=False)
+
+    def handle(number, frame):
+        if stop.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
