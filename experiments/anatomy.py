@@ -28,7 +28,7 @@ from rnnjax.diagnostics.jacobians import jacobian_statistics, step_jacobians
 from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
 from rnnjax.diagnostics.units import record_units
 from rnnjax.diagnostics.verdict import judge
-from rnnjax.figures import diagnostic_plots, plot_style
+from rnnjax.figures import plot_style, study_plots
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.reports.diagnosis_subject import validation_batch
 from rnnjax.sweeps import lanes
@@ -209,7 +209,7 @@ def write_table(rows: dict[tuple[str, str], Row], out: Path) -> None:
     colors = {network: plot_style.cell_color(settings["cell"]) for network, settings in ROWS.items()}
     for dark in (False, True):
         path = out / f"anatomy{'_dark' * dark}.png"
-        diagnostic_plots.anatomy(profiles, colors, path, ylabel="$|dh_T/dh_t|_F/\\sqrt{n}$", dark=dark)
+        study_plots.anatomy(profiles, colors, path, ylabel="$|dh_T/dh_t|_F/\\sqrt{n}$", dark=dark)
 
 
 def _measures(loss, evidence, spectra):

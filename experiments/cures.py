@@ -16,7 +16,7 @@ import seeds
 from command_line import define_path, main_with_errors
 
 from rnnjax import intervals, runs
-from rnnjax.figures import diagnostic_plots
+from rnnjax.figures import study_plots
 from rnnjax.training import outputs
 from rnnjax.training.config import Config
 from rnnjax.training.dotted import with_settings
@@ -137,7 +137,7 @@ def write_table(rows: Sequence[dict[str, Any]], out: Path) -> None:
     }
     for dark in (False, True):
         path = out / f"cures{'_dark' * dark}.png"
-        diagnostic_plots.errors_without_and_with(errors, rows[0]["untreated"]["baseline"], path, dark=dark)
+        study_plots.errors_without_and_with(errors, rows[0]["untreated"]["baseline"], path, dark=dark)
 
 
 def _errors(found):

@@ -13,7 +13,7 @@ import seeds
 from rnnjax.cells import CELLS, rnn
 from rnnjax.diagnostics.evidence import gather
 from rnnjax.diagnostics.verdict import judge
-from rnnjax.figures import diagnostic_plots
+from rnnjax.figures import study_plots
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.reports.diagnosis_subject import find_params, loss_of_taps, subject_of, validation_batch
 from rnnjax.sweeps import lanes
@@ -91,7 +91,7 @@ def test_what_is_not_finite_shows_in_the_table_and_in_the_figure():
     profiles = np.ones((12, 4))
     profiles[0, 0] = profiles[:3, 1] = np.nan  # one seed cannot move the interval, three can
     profiles[:7, 2] = np.inf
-    figure = diagnostic_plots.anatomy({"copy": {"x": {"start": profiles, "trained": profiles}}}, {"x": "k"}, ylabel="y")
+    figure = study_plots.anatomy({"copy": {"x": {"start": profiles, "trained": profiles}}}, {"x": "k"}, ylabel="y")
     band, line = figure.axes[0].collections[1].get_paths()[0].vertices, figure.axes[0].lines[1].get_ydata()
     at = {back: sorted(set(band[band[:, 0] == back][:, 1])) for back in range(4)}  # steps back from the last
     assert at == {0: [1], 1: [1, 1e3], 2: [1e-8, 1e3], 3: [1]}

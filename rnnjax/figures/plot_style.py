@@ -30,9 +30,12 @@ CELL_COLORS = {
     "mgu": "#56B4E9",
 }
 OTHER_COLORS = ("#B65FC2", "#999933", "#44AA99", "#C0578A", "#7A9E2E", "#8877DD", "#B8862B", "#CC6677")
+LINES = ("#0078C2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Wong's, in the order of curves
 GREY = "#9a9a9a"  # no value, or 0
 NOT_FINITE = "#00B3C4"  # NaN and inf, in no colour map here
 DECADES = 8  # of a gradient map's colours; what is smaller has the lowest colour
+
+Out = str | os.PathLike | None  # where a figure is written, if anywhere
 
 
 def cell_color(cell: str) -> str:
@@ -61,7 +64,7 @@ def new_figure(
     return figure, panels
 
 
-def write(figure: Figure, out: str | os.PathLike | None) -> Figure:
+def write(figure: Figure, out: Out) -> Figure:
     """The figure, written to `out` unless that is None."""
     if out is not None:
         with published(Path(out)) as file:

@@ -4,7 +4,6 @@ Every figure takes `out`, where to write it (a path ending in .png or .svg; None
 page. It returns a `matplotlib.figure.Figure` and touches no global state of matplotlib's.
 """
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from rnnjax.figures.plot_style import (
     DECADES,
+    Out,
     add_legend,
     add_patches,
     cell_color,
@@ -42,7 +42,7 @@ REACH = 1e-3  # the gradient reach is how far back the gradient stays above this
 RunLike = Any  # a RunData, or the path of a run directory
 
 
-def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None, *, dark: bool = False) -> Figure:
+def learning_curve(runs: Sequence[RunLike], out: Out = None, *, dark: bool = False) -> Figure:
     """The validation score against the training step: one line for each setting, that is for runs that differ in the
     seed alone.
 
@@ -100,7 +100,7 @@ def learning_curve(runs: Sequence[RunLike], out: str | os.PathLike | None = None
 
 def gradient_map(
     run: RunLike | Mapping[str, np.ndarray],
-    out: str | os.PathLike | None = None,
+    out: Out = None,
     *,
     limits: tuple[float, float] | None = None,
     dark: bool = False,
@@ -165,7 +165,7 @@ def gradient_limits(flows: Sequence[Mapping[str, np.ndarray]]) -> tuple[float, f
 
 def gradient_profiles(
     profiles: Mapping[str, tuple[np.ndarray, np.ndarray | None]],
-    out: str | os.PathLike | None = None,
+    out: Out = None,
     *,
     dark: bool = False,
 ) -> Figure:

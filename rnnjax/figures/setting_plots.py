@@ -3,7 +3,6 @@
 Arguments `out` and `dark`, and what is returned, are as in plotting.py.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from rnnjax.figures.plot_style import GREY, add_legend, cell_color, colormap, new_figure, paper, plain, write
+from rnnjax.figures.plot_style import GREY, Out, add_legend, cell_color, colormap, new_figure, paper, plain, write
 
 MAX_COLUMNS = 10  # more values than these make a table that nobody can read
 
@@ -21,7 +20,7 @@ def heat_map(
     texts: Sequence[Sequence[str]],
     rows: Sequence[str],
     columns: Sequence[str],
-    out: str | os.PathLike | None = None,
+    out: Out = None,
     *,
     column_label: str,
     label: str,
@@ -55,7 +54,7 @@ def heat_map(
 
 def score_scatter(
     points: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[bool]]],
-    out: str | os.PathLike | None = None,
+    out: Out = None,
     *,
     column_label: str,
     label: str,
