@@ -63,6 +63,27 @@ def test_learning_curve_shows_median_and_quartiles_over_seeds(tmp_path):
     assert_drawn(tmp_path / "out.png")
 
 
+def test_no_label_is_cut_off_and_every_axis_has_numbers_to_read(tmp_path):
+    path = write_run(tmp_path / "run", [0.2, 0.1, 0.05])
+    for name in ("metrics.jsonl", "result.json"):
+        (path / name).write_text((path / name).read_text().replace("mse", "bits_per_character"))
+    figure = plotting.learning_curve([path])
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    assert axes.get_title() == "adding"
+    label = axes.yaxis.label.get_window_extent()
+    assert label.y0 >= 0 and label.y1 <= figure.bbox.height
+    for top in (1.1, 3.0, 12.0, 1e3, 1e9):
+        axes = diagnostic_plots.lines_over_steps({"h": np.geomspace(1, top, 9)}, tmp_path / "out.png", ylabel="").axes[
+            0
+        ]
+        low, high = axes.get_ylim()
+        ticks = [t for t in axes.yaxis.get_major_ticks() if low <= t.get_loc() <= high and t.label1.get_text()]
+        assert len(ticks) >= 2
+    axes = diagnostic_plots.gradient_errors(["a"], [0.5], [100.0], tmp_path / "out.png").axes[0]
+    assert axes.get_xlim()[1] > 100
+
+
 def test_settings_are_told_apart_and_divergence_is_marked(tmp_path):
     one = write_run(tmp_path / "a", [0.9, 0.8, 0.7], lr=0.1, higher=True)
     two = write_run(tmp_path / "b", [0.9, 0.8, 0.8], lr=0.2, higher=True, diverged=20)
@@ -111,6 +132,7 @@ def test_gradient_map_draws_every_value_and_leaves_zeros_out_of_the_scale(tmp_pa
     assert "dL/dc_t" in left.get_title() and "dL/dh_t" in right.get_title()
     assert figure.get_supxlabel().startswith("sequence step")
     assert kinds_of(figure)["0, or below 2e-308"] == plot_style.GREY
+    assert figure.get_suptitle() == "lstm on adding"
     assert figure.get_supylabel() == "training step" and "rms over training batches" in bar.get_ylabel()
     assert_drawn(tmp_path / "out.png")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from rnnjax.figures.plot_style import (
     DECADES,
@@ -13,6 +13,7 @@ from rnnjax.figures.plot_style import (
     add_legend,
     add_patches,
     ink,
+    label_decades,
     log_mesh,
     mark_undrawn,
     new_figure,
@@ -222,6 +223,8 @@ def gradient_errors(
     if largest > 3:
         axes.set_xscale("symlog", linthresh=1)
         axes.xaxis.set_major_locator(FixedLocator([-1, 0, 1, *10.0 ** np.arange(1, np.ceil(np.log10(largest)) + 1)]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlim(right=2 * largest)  # the whole of the last mark
     _labels(axes, "1 is right", "")
     add_legend(axes, dark)
     return write(figure, out)
@@ -248,7 +251,7 @@ def _log_y(axes, lowest=LOWEST):
     if drawn.size:
         top = drawn.max() * 2
         axes.set_ylim(max(drawn.min() / 2, top * lowest), top)
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    label_decades(axes.yaxis)
 
 
 def _labels(axes, x, y):

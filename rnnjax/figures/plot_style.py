@@ -9,13 +9,14 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from rnnjax.runs.files import published
 
@@ -85,8 +86,20 @@ def style_colorbar(bar: Colorbar, label: str, dark: bool) -> None:
     """Label, ticks and edge of a colour bar."""
     bar.set_label(label, color=ink(dark), fontsize=9)
     bar.ax.tick_params(colors=ink(dark), labelsize=9)
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    label_decades(bar.ax.yaxis)
     bar.outline.set_edgecolor(ink(dark))
+
+
+def label_decades(axis: Axis) -> None:
+    """Numbers at the powers of ten of a logarithmic axis; at 1, 2 and 5 times them where it shows fewer than two.
+
+    For an axis whose limits are final.
+    """
+    low, high = sorted(axis.get_view_interval())
+    axis.set_minor_formatter(NullFormatter())
+    if np.ceil(np.log10(low)) + 1 > np.floor(np.log10(high)):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def ink(dark: bool) -> str:

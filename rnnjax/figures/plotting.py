@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from rnnjax.figures.plot_style import (
     DECADES,
@@ -20,6 +20,7 @@ from rnnjax.figures.plot_style import (
     add_patches,
     cell_color,
     ink,
+    label_decades,
     log_mesh,
     new_figure,
     paper,
@@ -80,18 +81,20 @@ def learning_curve(runs: Sequence[RunLike], out: Out = None, *, dark: bool = Fal
     lines = _reference_lines(runs[0])
     if lower and drawn.size and (drawn > 0).all() and drawn.max() / drawn.min() > 10:
         axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(NullFormatter())
         lines = [(text, value) for text, value in lines if value > 0]
     _draw_references(axes, lines, dark)
     axes.margins(y=0.12)  # room for the name of the line at the top
+    if axes.get_yscale() == "log":
+        label_decades(axes.yaxis)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("training step")
-    axes.set_ylabel(f"validation {plain(name.replace('_', ' '))} ({'lower' if lower else 'higher'} is better)")
-    sizes = sorted({len(group) for group in groups})
+    axes.set_ylabel(f"validation {plain(name.replace('_', ' '))}\n({'lower' if lower else 'higher'} is better)")
+    title, sizes = plain(runs[0].config.get("task", "")), sorted({len(group) for group in groups})
     if sizes[-1] > 1:
         count = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        axes.set_title(f"median and quartiles over {count} seeds", fontsize=10)
+        title += f": median and quartiles over {count} seeds"
+    axes.set_title(title, fontsize=10)
     if any(diverged_at(run) is not None for run in runs):
         axes.plot([], [], "x", color=ink(dark), label="diverged here")
     add_legend(axes, dark)
@@ -117,7 +120,11 @@ def gradient_map(
 
     Raises ValueError where no gradient flow was recorded.
     """
-    flow = run if isinstance(run, Mapping) else _as_run(run).flow
+    if isinstance(run, Mapping):
+        flow, title = run, ""
+    else:
+        run = _as_run(run)
+        flow, title = run.flow, plain("{cell} on {task}".format_map(run.config))
     names = [name for name in flow if name != "step"]
     if not names or not np.size(flow["step"]):
         raise ValueError("no gradient flow was recorded (gradient_flow=False, or no evaluation yet)")
@@ -143,6 +150,7 @@ def gradient_map(
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.label_outer()
+    figure.suptitle(title, fontsize=10, color=ink(dark))
     figure.supxlabel("sequence step $t$", fontsize=10, color=ink(dark))
     figure.supylabel("training step", fontsize=10, color=ink(dark))
     extend = "min" if any(name.startswith("below") for name in kinds) else "neither"

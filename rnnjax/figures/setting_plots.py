@@ -8,9 +8,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
-from rnnjax.figures.plot_style import GREY, Out, add_legend, cell_color, colormap, new_figure, paper, plain, write
+from rnnjax.figures.plot_style import (
+    GREY,
+    Out,
+    add_legend,
+    cell_color,
+    colormap,
+    label_decades,
+    new_figure,
+    paper,
+    plain,
+    write,
+)
 
 MAX_COLUMNS = 10  # more values than these make a table that nobody can read
 
@@ -87,7 +97,8 @@ def score_scatter(
         if values.size and values.min() > 0 and values.max() / values.min() > 10:
             scale("log")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_formatter(NullFormatter())
+        if axis.get_scale() == "log":
+            label_decades(axis)
     axes.set_xlabel(plain(column_label))
     axes.set_ylabel(plain(label))
     add_legend(axes, dark)
