@@ -67,7 +67,7 @@ def child(_) -> None:
 
 def check_flags() -> None:
     """Raises UsageError, in one line, for what no suite can run: before the first of them begins."""
-    from rnnjax.training.config import nearest
+    from rnnjax.training.refusals import nearest
 
     tables = {"suite": tuple(SUITES), "cells": CELLS, "contenders": tuple(peers.LAYERS)}
     for name, allowed in tables.items():

@@ -14,11 +14,12 @@ from absl import app, flags
 
 from rnnjax import runs
 from rnnjax.training import config as configs
-from rnnjax.training.config import FIELDS, OWNERS, known_options, nearest, unknown_setting
+from rnnjax.training.config import FIELDS, OWNERS, known_options, unknown_setting
 from rnnjax.training.devices import set_numerics
 from rnnjax.training.dotted import with_fitting_options, with_settings
 from rnnjax.training.options import REQUIRED
-from rnnjax.training.settings import BadSetting, allowed_values, checked, config_of_file, parse_setting, setting_of
+from rnnjax.training.refusals import BadSetting, nearest
+from rnnjax.training.settings import allowed_values, checked, config_of_file, parse_setting, setting_of
 
 flags.disclaim_key_flags()  # --helpshort then lists the settings as the launcher's own
 for _flag in flags.FLAGS.flags_by_module_dict().get("absl.app", []):
@@ -153,8 +154,8 @@ def _chosen(file, named, flag_values):
     if getattr(flag, "loaded", ("", None))[0] != path:
         flag.loaded = path, config_of_file(path)
     config = flag.loaded[1]
-    others = [kind for kind, name in named.items() if name != getattr(config, kind)]
-    return with_fitting_options(with_settings(config, named), others)
+    chosen = with_settings(config, named)
+    return with_fitting_options(chosen, [kind for kind in named if getattr(chosen, kind) != getattr(config, kind)])
 
 
 def _last(argv, name):
@@ -204,8 +205,8 @@ def _unknown_flag(name, flag_values, chosen):
     group, _, setting = name.partition(".")
     if chosen is not None and group == "config":
         kind = setting.partition(".")[0]
-        if kind in OWNERS and getattr(chosen, kind) not in OWNERS[kind]:
-            checked(chosen)  # raises: it has no options, as there is none of that name
+        if kind in OWNERS and not known_options(chosen, kind):
+            checked(chosen)  # raises, where it has no options as there is none of that name
         return unknown_setting(setting, chosen)
     if chosen is not None and (name in FIELDS or group in OWNERS):
         return f"unknown flag --{name}; did you mean '--config.{name}'?"

@@ -18,6 +18,7 @@ from rnnjax.reports.diagnosis_subject import make_subject
 from rnnjax.training import outputs
 from rnnjax.training.config import Config
 from rnnjax.training.devices import prepare_devices
+from rnnjax.training.own_files import short_name
 
 
 def main(_) -> int:
@@ -31,7 +32,7 @@ def main(_) -> int:
         subject = make_subject(config, workdir)
     except (ValueError, TypeError) as error:
         raise BadSetting(str(error)) from error
-    title = f"{config.cell} on {config.task}, T = {subject.batch.inputs.shape[0]}: " + (
+    title = f"{short_name(config.cell)} on {short_name(config.task)}, T = {subject.batch.inputs.shape[0]}: " + (
         f"{Path(workdir).name}" if workdir else "at initialisation"
     )
     print(write_page(subject, out, title))

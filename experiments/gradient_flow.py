@@ -2,7 +2,7 @@
 
     python experiments/gradient_flow.py --cells=rnn,lstm,gru --seq_len=200
     python experiments/gradient_flow.py --runs=runs/demo --task=adding
-    python experiments/gradient_flow.py --config=configs/own_cell.py --cells=leaky,rnn      # beside a cell of your own
+    python experiments/gradient_flow.py --cells=my_cell.py:leaky,rnn      # beside a cell of your own
 
 Prints a table and writes gradient_flow.png and gradient_flow.npz into --out. All of it is |dL/dh_t| of the first layer
 (forwards, if it has two directions), over all parts of its carry, rms over a batch; the median over seeds or runs.
@@ -40,9 +40,11 @@ from rnnjax.runs.read import group_by_setting
 from rnnjax.sweeps.tracing import errors_in_one_line
 from rnnjax.training import make_train, outputs
 from rnnjax.training.checks import check
-from rnnjax.training.config import Config, hyperparameters, nearest
+from rnnjax.training.config import Config, hyperparameters
 from rnnjax.training.devices import prepare_devices
 from rnnjax.training.dotted import with_fitting_options
+from rnnjax.training.own_files import full_name, look_again, short_name
+from rnnjax.training.refusals import nearest
 
 
 class Compared(NamedTuple):
@@ -59,20 +61,20 @@ def compare(
     """The gradient over time of each cell.
 
     Args:
-      cells: names in CELLS; None: those of `trained`.
+      cells: names in CELLS, or FILE.py:NAME; None: those of `trained`.
       config: of the cells that were not trained.
       seeds: how many initialisations of each.
       trained: cell -> its runs, which differ in the seed alone; their own config then holds for the cell.
     """
     compared = []
     for cell in cells or trained:
-        found = trained.get(cell, [])
+        found = trained.get(short_name(full_name(cell)), [])
         own = found[0][0] if found else with_cell(config, cell)
         with jax.enable_x64(own.dtype == "float64"):
             initial, after = make_profile(own)
             compared.append(
                 Compared(
-                    cell,
+                    short_name(own.cell),
                     np.stack([initial(seed) for seed in range(seeds)]),
                     np.stack([after(c.seed, path) for c, path in found]) if found else None,
                 )
@@ -122,6 +124,13 @@ def make_profile(config: Config):
         return np.asarray(profile(params, purpose_key(Purpose.DIAGNOSIS, seed)))
 
     return initial, trained
+
+
+def arrays_of(compared: list[Compared]) -> dict[str, np.ndarray]:
+    """The profiles by name, such as `lstm.initial`, `lstm.trained`, and `my_cell.py.leaky.initial` of a user's own."""
+    named = {c.cell.replace(":", "."): c for c in compared}
+    arrays = {f"{name}.initial": c.initial for name, c in named.items()}
+    return arrays | {f"{name}.trained": c.trained for name, c in named.items() if c.trained is not None}
 
 
 def find_trained(paths: list[str], task: str | None, seq_len: int | None) -> dict[str, list[tuple[Config, Path]]]:
@@ -206,7 +215,9 @@ def main(_) -> int:
     base = load_config()  # with --runs too: the file may hold their cell
     cells = CELLS_FLAG.value
     for cell in cells or ():
-        if cell not in CELLS:
+        if cell not in CELLS and ":" in cell:
+            look_again("cell", full_name(cell))
+        elif cell not in CELLS:
             raise BadSetting(f"--cells={cell}: unknown cell{nearest(cell, CELLS) or ';'} cells: {', '.join(CELLS)}")
     try:
         trained = find_trained(RUNS.value, TASK.value, SEQ_LEN.value) if RUNS.value else {}
@@ -215,16 +226,15 @@ def main(_) -> int:
         named = flags.FLAGS["config"].present or flags.FLAGS["config.cell"].present
         cells = cells or list(trained) or ([base.cell] if named else DEFAULT_CELLS)
         for cell in cells:
-            check(with_cell(config, cell))
+            if cell not in trained:
+                check(with_cell(config, cell))
     except ValueError as error:
         raise BadSetting(str(error)) from error
     prepare_devices(config)
     compared = compare(cells, config, SEEDS.value, trained)
     runs.own_directory(out, "gradient_flow")
     plotting.gradient_profiles({c.cell: (c.initial, c.trained) for c in compared}, out / "gradient_flow.png")
-    arrays = {f"{c.cell}.initial": c.initial for c in compared}
-    arrays |= {f"{c.cell}.trained": c.trained for c in compared if c.trained is not None}
-    runs.save_arrays(out / "gradient_flow.npz", arrays)
+    runs.save_arrays(out / "gradient_flow.npz", arrays_of(compared))
     Console().print(table(compared))
     print(f"figure: {out / 'gradient_flow.png'}")
     return runs.EXIT_DONE

@@ -46,14 +46,23 @@ def source_of(factory: Callable) -> Source | None:
         files[file] = None  # of an installed package that is not this one
     first = next(iter(files), None)
     texts = _with_siblings(list(files))
-    identity = [[name, _tree(data)] for name, data in sorted(texts.items())], made
-    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-    return Source(str(first or name or ", ".join(made)), digest, texts)
+    return Source(str(first or name or ", ".join(made)), _digest(texts, made), texts)
+
+
+def source_of_file(path: str | Path) -> Source:
+    """That of a file in which a cell or task is: its text, and that of what it imports from beside itself."""
+    texts = _with_siblings([Path(path)])
+    return Source(str(path), _digest(texts, []), texts)
 
 
 def source_of_data(path: str) -> Source:
     """That of a file of data: its bytes."""
     return Source(path, digest_file(Path(path)), {})
+
+
+def _digest(texts: Mapping[str, bytes], made: list[str]) -> str:
+    identity = [[name, _tree(data)] for name, data in sorted(texts.items())], made
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 def _take_apart(value: Any, files: dict[Path, None], made: list[str], seen: set[int]) -> None:
@@ -73,7 +82,7 @@ def _take_apart(value: Any, files: dict[Path, None], made: list[str], seen: set[
     elif isinstance(value, types.FunctionType):
         seen.add(id(value))
         path = Path(value.__code__.co_filename)
-        if path.is_file() and not _is_library(path):
+        if path.is_file() and not is_library(path):
             files[path] = None  # what a closure there holds comes from its text
             return
         made.append(f"{value.__module__}.{value.__qualname__}")
@@ -83,7 +92,7 @@ def _take_apart(value: Any, files: dict[Path, None], made: list[str], seen: set[
             _take_apart(cell.cell_contents, files, made, seen)
     elif isinstance(value, type):
         path = Path(getattr(sys.modules.get(value.__module__), "__file__", None) or "")
-        if path.is_file() and not _is_library(path):
+        if path.is_file() and not is_library(path):
             files[path] = None
         made.append(f"{value.__module__}.{value.__qualname__}")
     elif isinstance(value, str | Path) and Path(value).is_file():
@@ -151,11 +160,12 @@ def _modules(imported: tuple[int, list[str]], path: Path) -> list[Path]:
         for length in range(1, len(parts) + 1):
             module = root.joinpath(*parts[:length])
             found += [file for file in (module.with_suffix(".py"), module / "__init__.py") if file.is_file()]
-    return [file for file in map(Path.resolve, found) if not _is_library(file)]
+    return [file for file in map(Path.resolve, found) if not is_library(file)]
 
 
-def _is_library(path: Path) -> bool:
-    path = path.resolve()
+def is_library(path: str | Path) -> bool:
+    """Whether a file is this package's, or of what is installed."""
+    path = Path(path).resolve()
     return path.is_relative_to(PACKAGE) or any(part in INSTALLED for part in path.parts)
 
 

@@ -14,7 +14,9 @@ from jax.sharding import PartitionSpec as P
 from rnnjax.training import Hyperparameters, Train, TrainState, make_train
 from rnnjax.training.config import OWNERS, Config, hyperparameters, unknown_setting
 from rnnjax.training.dotted import changed_settings, static_settings, with_fitting_options, with_settings
-from rnnjax.training.settings import BadSetting, checked, setting_of
+from rnnjax.training.own_files import short_name
+from rnnjax.training.refusals import BadSetting
+from rnnjax.training.settings import checked, setting_of
 from rnnjax.types import Array
 
 MAX_WIDTH = 64
@@ -48,8 +50,15 @@ def bucket_id(config: Config) -> str:
 
 
 def unique(trials: Iterable[Config]) -> list[Config]:
-    """The trials without duplicates: those of one id are one, however its defaults are written."""
-    return list({trial_id(trial): trial for trial in reversed(list(trials))}.values())[::-1]
+    """The trials without duplicates: those of one id are one, however its defaults are written.
+
+    Raises BadSetting where two files of a user's own would have one name in the records.
+    """
+    trials, names = list(trials), dict[tuple[str, str], str]()
+    for kind, name in dict.fromkeys((kind, getattr(trial, kind)) for trial in trials for kind in OWNERS):
+        if (other := names.setdefault((kind, short_name(name)), name)) != name:
+            raise BadSetting(f"{kind}={name!r} and {other!r}: allowed: files of two names in one sweep")
+    return list({trial_id(trial): trial for trial in reversed(trials)}.values())[::-1]
 
 
 def grid(config: Config, axes: Mapping[str, Sequence]) -> list[Config]:

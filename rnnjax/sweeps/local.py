@@ -11,8 +11,8 @@ from rnnjax import runs
 from rnnjax.runs.identity import by_name
 from rnnjax.sweeps import grid as sweeps
 from rnnjax.sweeps.lanes import Options, run_sweep
-from rnnjax.training.config import FIELDS, Config, nearest
-from rnnjax.training.settings import BadSetting
+from rnnjax.training.config import FIELDS, Config
+from rnnjax.training.refusals import BadSetting, nearest
 
 _LOG = logging.getLogger(__name__)
 _NEVER = types.SimpleNamespace(requested=False)

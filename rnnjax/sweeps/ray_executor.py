@@ -15,6 +15,7 @@ from rnnjax.sweeps.tracing import traced_lanes
 from rnnjax.training import outputs
 from rnnjax.training.config import Config
 from rnnjax.training.devices import set_numerics
+from rnnjax.training.refusals import BadSetting
 from rnnjax.training.settings import config_of_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,7 @@ def _finished(ray, ref, failures):
     try:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, runs.RunRefused):
+        if isinstance(error.cause, runs.RunRefused | BadSetting):  # a worker has not the file of an own cell
             raise error.cause from None
         if not isinstance(error.cause, runs.RunFailed):
             raise

@@ -5,12 +5,11 @@ import functools
 
 import jax
 
-from rnnjax.cells import CELLS
 from rnnjax.cells.check import check_cell
 from rnnjax.engine.unroll import METHODS
 from rnnjax.gradients.methods import check_gradient
 from rnnjax.gradients.penalties import PENALTIES, orthogonal
-from rnnjax.tasks import TASKS, check_causal
+from rnnjax.tasks import check_causal
 from rnnjax.training.config import (
     DEFAULTS,
     DTYPES,
@@ -23,9 +22,9 @@ from rnnjax.training.config import (
     known_options,
     make_cell,
     make_task,
-    one_of,
     unknown_setting,
 )
+from rnnjax.training.refusals import one_of
 from rnnjax.types import Gates
 
 COUNTS = ("seq_len", "hidden_size", "num_layers", "batch_size", "steps", "eval_every", "eval_batch", "segments")
@@ -45,8 +44,8 @@ IDLE = (  # a setting, the other one that makes it idle, at which of that one's 
 
 def check(config: Config) -> None:
     """Raises ValueError with one line that names the field, its value and what is allowed."""
-    one_of("task", config.task, TASKS)
-    one_of("cell", config.cell, CELLS)
+    for kind in OWNERS:
+        factory_of(config, kind)  # raises where there is none
     one_of("optimizer", config.optimizer, OPTIMIZERS)
     one_of("schedule", config.schedule, SCHEDULES)
     one_of("dtype", config.dtype, DTYPES)

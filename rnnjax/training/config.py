@@ -1,17 +1,18 @@
 """Every setting of a training run, documented where it is defined, and which of them a compiled program can vary."""
 
 import dataclasses
-import difflib
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rnnjax.cells import CELLS
 from rnnjax.engine.unroll import METHODS
 from rnnjax.tasks import TASKS
+from rnnjax.training import own_files
 from rnnjax.training.options import REQUIRED, Option, Options, options_of
+from rnnjax.training.refusals import closest, nearest, one_of
 from rnnjax.types import Cell, Task
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
@@ -30,12 +31,12 @@ class Config:
     `Config(cell="lstm", cell_options={"peepholes": True})`; which options there are, says the cell's factory.
     """
 
-    task: str = _field("adding", "a name in TASKS: " + ", ".join(TASKS))
+    task: str = _field("adding", ", ".join(TASKS) + "; or FILE.py:NAME of your own")
     task_options: Mapping[str, Any] = _field(Options(), "of the task: see its factory")
     seq_len: int = _field(100, "T, the length of a sequence (copy: of the delay)")
     min_seq_len: int | None = _field(None, "draw each sequence's length from [min_seq_len, seq_len]")
 
-    cell: str = _field("lstm", "a name in CELLS: " + ", ".join(CELLS))
+    cell: str = _field("lstm", ", ".join(CELLS) + "; or FILE.py:NAME of your own")
     cell_options: Mapping[str, Any] = _field(Options(), "of the cell: see its factory")
     hidden_size: int = _field(128, "H, units a layer")
     num_layers: int = _field(1, "L, stacked layers")
@@ -69,7 +70,9 @@ class Config:
     segments: int = _field(1, "pieces of time that are run again in the backward pass, to save memory")
 
     def __post_init__(self):
-        for kind in OWNERS:
+        for kind, table in OWNERS.items():
+            if isinstance(own := getattr(self, kind), str) and own not in table:
+                object.__setattr__(self, kind, own_files.full_name(own))
             name = f"{kind}_options"
             try:
                 object.__setattr__(self, name, Options(getattr(self, name)))
@@ -102,7 +105,10 @@ TRACED = ("seed", "lr", "weight_decay", "clip")
 
 def make_task(config: Config) -> Task:
     """The `Task` that the config names."""
-    return _call("task", config, (config.seq_len,), task_arguments(config))
+    task = _call("task", config, (config.seq_len,), task_arguments(config))
+    if not isinstance(task, Task):
+        raise ValueError(f"task {config.task!r} returns {type(task).__name__}; allowed: a Task, see rnnjax.types")
+    return task
 
 
 def task_arguments(config: Config) -> dict[str, Any]:
@@ -117,16 +123,22 @@ def make_cell(config: Config, **traced: Any) -> Cell:
 
 
 def factory_of(config: Config, kind: str) -> Callable:
-    """The factory of the config's "cell" or "task". Raises ValueError for a name that is not in the table."""
+    """The factory of the config's "cell" or "task". Raises ValueError for a name that is in no table and no file."""
     name, table = getattr(config, kind), OWNERS[kind]
-    one_of(kind, name, table)
+    if name not in table and own_files.is_own(name):
+        return own_files.find(kind, name)
+    one_of(kind, name, [*table, "FILE.py:NAME"])
     return table[name]
 
 
 def known_options(config: Config, kind: str) -> dict[str, Option]:
-    """The options that the config's "cell" or "task" has, by name; none of one that is not in the table."""
+    """The options that the config's "cell" or "task" has, by name; none of a name that is in no table.
+
+    Raises BadSetting where it is in a file, and cannot be found there.
+    """
     name = getattr(config, kind)
-    return options_of(OWNERS[kind][name]) if name in OWNERS[kind] else {}
+    is_known = name in OWNERS[kind] or own_files.is_own(name)
+    return options_of(factory_of(config, kind)) if is_known else {}
 
 
 def resolved_options(config: Config, kind: str) -> dict[str, Any]:
@@ -160,31 +172,12 @@ def unknown_setting(name: str, config: Config | None = None) -> str:
         hint += f" ({option!r} is one of {', '.join(others)})" if others else ""
         return f"{kind} {getattr(config, kind)!r} has no option {option!r}{hint}"
     dotted = {n: f"{kind}.{n}" for kind in OWNERS for factory in OWNERS[kind].values() for n in options_of(factory)}
-    close = _closest(name, [*dotted, *FIELDS])
+    close = closest(name, [*dotted, *FIELDS])
     if close in dotted and close not in FIELDS:
         kind = dotted[close].partition(".")[0]
         spelled = f"{kind}_options={{{close!r}: ...}}"
         return f"unknown setting config.{name}; did you mean {dotted[close]!r}, that is {spelled}?"
     return f"unknown setting config.{name}" + (nearest(name, FIELDS) or f"; settings: {', '.join(FIELDS)}")
-
-
-def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
-    """Raises ValueError, with the nearest name that is allowed, for one that is not."""
-    if value not in (allowed := tuple(allowed)):
-        hint = nearest(str(value), allowed) or ";"
-        raise ValueError(f"unknown {name} {value!r}{hint} allowed: {', '.join(allowed)}")
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'lstm'?` where a name is close to `name` but for its case, else nothing."""
-    close = _closest(name, names)
-    return f"; did you mean {close!r}?" if close else ""
-
-
-def _closest(name, names):
-    lower = {other.lower(): other for other in names}
-    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-    return lower[close[0]] if close else None
 
 
 def kinds_in_words(kinds: tuple[type, ...]) -> str:

@@ -13,6 +13,7 @@ from rnnjax.training.config import (
     resolved_options,
     traced_options,
 )
+from rnnjax.training.own_files import short_name
 
 
 def flat_settings(config: Config) -> dict[str, Any]:
@@ -23,7 +24,8 @@ def flat_settings(config: Config) -> dict[str, Any]:
         if kind != field.name:
             settings |= {f"{kind}.{name}": value for name, value in resolved_options(config, kind).items()}
         else:
-            settings[field.name] = getattr(config, field.name)
+            value = getattr(config, field.name)
+            settings[field.name] = short_name(value) if kind in OWNERS else value
     return settings
 
 

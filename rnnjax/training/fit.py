@@ -88,6 +88,7 @@ def train_on(
     if done and done % min(config.eval_every, config.steps):  # a shorter run that goes on from its end
         traced = traced_run(config, shards, done)
     started = saved = time.monotonic()
+    sources = outputs.sources(config)  # as they are now, whatever becomes of the files meanwhile
 
     def seconds():
         return earlier + time.monotonic() - started
@@ -118,7 +119,7 @@ def train_on(
     arrays, result, path = outputs.stack_rows(flow), None, None if run is None else run.path
     if done == config.steps:
         result = outputs.finish(run, config, traced.train, state.params, rows, arrays, seconds())
-    return TrainedRun(config, traced.train, state.params, rows, arrays, result, path, state, seconds(), shards)
+    return TrainedRun(config, traced.train, state.params, rows, arrays, result, path, state, seconds(), shards, sources)
 
 
 def restored(run: runs.Run, config: Config, traced: Traced) -> Begun | None:

@@ -27,6 +27,8 @@ from rnnjax.training.config import (
     resolved_options,
     task_arguments,
 )
+from rnnjax.training.own_files import is_own, recorded_name, short_name
+from rnnjax.training.own_files import source as own_source
 from rnnjax.types import Report, Task
 
 
@@ -67,8 +69,8 @@ def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.n
     met = [s >= task.solved if task.higher_is_better else s <= task.solved for s in scores]
     solved_at = next((row["step"] for row, ok in zip(rows, met, strict=True) if ok), None)
     result = {
-        "task": config.task,
-        "cell": config.cell,
+        "task": short_name(config.task),
+        "cell": short_name(config.cell),
         "seed": config.seed,
         "score_name": task.score,
         "score": scores[-1],
@@ -183,13 +185,17 @@ def for_terminal(text: str) -> str:
 def config_dict(config: Config) -> dict[str, Any]:
     """The config as config.json holds it: all fields, and all options as they are resolved."""
     options = {f"{kind}_options": resolved_options(config, kind) for kind in OWNERS}
-    return dataclasses.asdict(config) | options
+    names = {kind: short_name(getattr(config, kind)) for kind in OWNERS}
+    return dataclasses.asdict(config) | names | options
 
 
 def sources(config: Config) -> dict[str, Source]:
     """What a run computes from beside its config, as it is now: the files of its own cell and task, and its data."""
-    own = {f"{kind} {getattr(config, kind)!r}": factory_of(config, kind) for kind in OWNERS}
-    found = {name: source for name, factory in own.items() if (source := source_of(factory)) is not None}
+    found = {}
+    for kind in OWNERS:
+        name, factory = getattr(config, kind), factory_of(config, kind)
+        if (own := own_source(name) if is_own(name) else source_of(factory)) is not None:
+            found[f"{kind} {short_name(name)!r}"] = own
     for kind in OWNERS:
         paths = [name for name, option in known_options(config, kind).items() if option.is_path]
         for name in paths if getattr(config, kind) not in DATA else ():
@@ -201,21 +207,27 @@ def sources(config: Config) -> dict[str, Source]:
     return found
 
 
-def trained_config(workdir: str | os.PathLike) -> Config:
-    """The config of a run directory whose parameters are to be read, not yet checked; nothing is executed.
+def trained_config(workdir: str | os.PathLike, own_file: str | os.PathLike | None = None) -> Config:
+    """The config of a run directory whose parameters are to be read, not yet checked.
+
+    The file of a user's own cell or task is run: the recorded one or `own_file`, if it has the recorded text.
 
     Raises RunRefused, in one line that names the file, where it is damaged or of another version of this program,
     where its cell or task is a user's own that --config would define, or where it was made from other sources than now.
     """
     record = runs.read_config(workdir)
+    settings, recorded = dict(record["config"]), record.get("sources", {})
+    for kind, table in OWNERS.items():
+        if isinstance(name := settings.get(kind), str) and name not in table and ":" in name:
+            settings[kind] = recorded_name(workdir, kind, name, recorded.get(f"{kind} {name!r}", {}), own_file)
     try:
-        config = Config(**record["config"])
+        config = Config(**settings)
     except TypeError as error:
         raise runs.RunRefused(f"{workdir}/config.json is of another version of this program: {error}") from None
     for kind, table in OWNERS.items():
         name = f"{kind} {getattr(config, kind)!r}"
-        if getattr(config, kind) not in table:
-            file = record.get("sources", {}).get(name, {}).get("file", "FILE")
+        if getattr(config, kind) not in table and not is_own(getattr(config, kind)):
+            file = recorded.get(name, {}).get("file", "FILE")
             raise runs.RunRefused(
                 f"{workdir} is of {name}, which is not in the library: add --config={file}, the file that defines it"
             )

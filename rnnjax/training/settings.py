@@ -1,10 +1,8 @@
 """Settings as text and from files: what they mean, and one line for whatever is wrong with them."""
 
-import contextlib
 import os
 import re
 import runpy
-import sys
 import types
 import typing
 from collections.abc import Sequence
@@ -16,12 +14,12 @@ from rnnjax.training.checks import check
 from rnnjax.training.config import FIELDS, OWNERS
 from rnnjax.training.dotted import with_settings
 from rnnjax.training.options import PLAIN, Option
+from rnnjax.training.own_files import importable, is_own, look_again
+from rnnjax.training.refusals import BadSetting, nearest
+
+__all__ = ["BadSetting", "allowed_values", "checked", "config_of_file", "parse_setting", "setting_of"]
 
 TYPES = typing.get_type_hints(configs.Config)
-
-
-class BadSetting(ValueError):
-    """A setting or flag that cannot be, in one line: exit code 2."""
 
 
 def config_of_file(file: str) -> configs.Config:
@@ -29,9 +27,9 @@ def config_of_file(file: str) -> configs.Config:
     path = Path(file)
     if not path.is_file():
         beside = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise BadSetting(f"--config={file}: no such file{configs.nearest(str(path), beside)}")
+        raise BadSetting(f"--config={file}: no such file{nearest(str(path), beside)}")
     try:
-        with _importable(path.parent):
+        with importable(path.parent):
             config = runpy.run_path(str(path))["get_config"]()
     except KeyError as error:
         if error.args != ("get_config",):
@@ -53,8 +51,11 @@ def checked(config: configs.Config) -> configs.Config:
             if not (float in kinds and type(value) is int):
                 raise BadSetting(f"config.{name}={value!r}: allowed: {configs.kinds_in_words(kinds)}")
             config = with_settings(config, {name: float(value)})
-    config = with_settings(config, dict(_options_as_declared(config)))
     try:
+        for kind in OWNERS:
+            if is_own(name := getattr(config, kind)):
+                look_again(kind, name)
+        config = with_settings(config, dict(_options_as_declared(config)))
         check(config)
     except (ValueError, TypeError, OSError) as error:
         # The library says `lr=nan` or `unknown cell 'lsmt'`: say where it is set.
@@ -105,7 +106,7 @@ def allowed_values(setting: Option) -> str:
 
 
 def _hint(setting, text):
-    return configs.nearest(text, map(str, setting.choices)).rstrip("?") if setting.choices else ""
+    return nearest(text, map(str, setting.choices)).rstrip("?") if setting.choices else ""
 
 
 def _options_as_declared(config):
@@ -130,15 +131,3 @@ def _parse(kind, text):
         return True, kind(text)
     except ValueError:
         return False, None
-
-
-@contextlib.contextmanager
-def _importable(folder):
-    """What lies beside a config file can be imported while it runs, and nothing is written there."""
-    path, written = list(sys.path), sys.dont_write_bytecode
-    sys.path.insert(0, str(folder.absolute()))
-    sys.dont_write_bytecode = True
-    try:
-        yield
-    finally:
-        sys.path[:], sys.dont_write_bytecode = path, written

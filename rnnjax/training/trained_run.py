@@ -16,6 +16,7 @@ from rnnjax import runs
 from rnnjax.figures import plotting
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.nn import SequenceModel
+from rnnjax.runs.identity import Sources, changed_sources, source_record
 from rnnjax.runs.read import RunData
 from rnnjax.tasks import SPLITS, draw
 from rnnjax.tasks.common import unknown
@@ -23,7 +24,9 @@ from rnnjax.training import outputs
 from rnnjax.training.config import Config
 from rnnjax.training.devices import device_info
 from rnnjax.training.dotted import changed_settings, flat_settings
-from rnnjax.training.settings import BadSetting, checked
+from rnnjax.training.own_files import short_name
+from rnnjax.training.refusals import BadSetting
+from rnnjax.training.settings import checked
 from rnnjax.training.tracing import run_inputs, traced_run
 from rnnjax.training.train import Train, TrainState, check_precision, make_train
 from rnnjax.types import Report
@@ -43,6 +46,7 @@ class TrainedRun:
     state: TrainState | None = None  # all that training goes on from; None for a trial of a sweep, which keeps none
     seconds: float = 0.0  # of training
     shards: int = 1
+    sources: Sources = dataclasses.field(default_factory=dict)  # of its own cell or task, and of its data
 
     @property
     def model(self) -> SequenceModel:
@@ -111,6 +115,9 @@ class TrainedRun:
             if config != self.config:
                 runs.lengthen_run(self.workdir, outputs.config_dict(self.config), outputs.config_dict(config))
             return fit(config, self.workdir, **how)
+        now = outputs.sources(config)
+        if changed := changed_sources(source_record(self.sources), source_record(now)):
+            raise BadSetting(f"{'; '.join(changed)}; allowed: fit, from the start")
         flow = outputs.unstack_rows(self.gradient_flow)
         begun = Begun(self.state, list(self.metrics), flow, self.seconds)
         return train_on(config, traced_run(config, self.shards), self.shards, begun, **how)
@@ -125,8 +132,7 @@ class TrainedRun:
             raise runs.RunRefused(f"{path} is not empty; give a directory that is new")
         info = device_info()
         info["numbers"]["shards"] = self.shards
-        settings, sources = outputs.config_dict(self.config), outputs.sources(self.config)
-        with runs.open_run(path, settings, info, sources) as run:
+        with runs.open_run(path, outputs.config_dict(self.config), info, self.sources) as run:
             runs.append_rows(run, self.metrics)
             if self.gradient_flow:
                 runs.save_arrays(run.path / "gradient_flow.npz", self.gradient_flow)
@@ -149,7 +155,8 @@ class TrainedRun:
         """What to know of a run at first sight, as text by name."""
         config, task, changed = self.config, self.train.task, changed_settings(self.config)
         changed = [f"{name}={value}" for name, value in changed.items() if name not in ("cell", "task", "steps")]
-        facts = {"cell": config.cell, "task": config.task, "settings": " ".join(changed) or "defaults"}
+        named = {kind: short_name(getattr(config, kind)) for kind in ("cell", "task")}
+        facts = named | {"settings": " ".join(changed) or "defaults"}
         facts["steps"] = f"{self.steps} of {config.steps}"
         if self.metrics:
             row = self.metrics[-1]
@@ -184,15 +191,20 @@ class TrainedRun:
             )
 
 
-def load(workdir: str | os.PathLike) -> TrainedRun:
+def load(workdir: str | os.PathLike, own_file: str | os.PathLike | None = None) -> TrainedRun:
     """The run in a directory, finished or under way. Nothing in it is executed or written.
+
+    Args:
+      workdir: the run's.
+      own_file: where the file of its own cell or task is now, if no longer where it was. It is run, as the other would
+        be, if it has the text that the run was made with.
 
     Raises RunRefused, a ValueError, in one line that names the file, where it is damaged or no run, or where its cell
     or task is a user's own that is not there or has changed; ValueError where JAX's float64 mode is not the run's.
     """
     if not Path(workdir, "config.json").is_file():
         raise runs.RunRefused(f"{workdir} is no run directory: it has no config.json")
-    return read_trained(workdir, checked(outputs.trained_config(workdir)))
+    return read_trained(workdir, checked(outputs.trained_config(workdir, own_file)))
 
 
 def read_trained(workdir: str | os.PathLike, config: Config) -> TrainedRun:
@@ -214,4 +226,5 @@ def read_trained(workdir: str | os.PathLike, config: Config) -> TrainedRun:
         params = jax.tree.map(jnp.asarray, runs.load_params(path, like.params))
         state = state if step == rows[-1]["step"] else None
     shards = runs.read_config(path).get("numbers", {}).get("shards", 1)
-    return TrainedRun(config, train, params, rows, flow, result, path, state, float(seconds), shards)
+    sources = outputs.sources(config)
+    return TrainedRun(config, train, params, rows, flow, result, path, state, float(seconds), shards, sources)
