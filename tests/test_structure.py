@@ -47,7 +47,6 @@ LONG = {  # functions above 60 lines, and why
     "engine/unroll.py: unroll": "two thirds of it say what the one entrance takes",
     "tasks/copy.py: copy": "half of it is the task's variants and their sources",
     "tasks/text.py: text": "a third of it says what it reads and how it is split",
-    "training/train.py: make_train": "to be split",
 }
 
 

@@ -33,7 +33,7 @@ from rnnjax.tasks import TASKS, adding
 from rnnjax.training import make_optimizer, make_train, outputs, penalty
 from rnnjax.training.checks import check
 from rnnjax.training.config import Config, hyperparameters
-from rnnjax.training.train import _slice_of_batch
+from rnnjax.training.shards import slice_of_batch
 from rnnjax.types import Cell, Report
 
 SMALL = Config(
@@ -412,7 +412,7 @@ def test_a_device_s_share_of_a_batch_is_some_of_its_sequences(name):
     task = TASKS[name](4)
     batch = task.sample(jax.random.key(0), 6)
     outputs = jax.random.normal(jax.random.key(1), (*batch.weights.shape, task.output_size))
-    shares = [_slice_of_batch(batch, start, 2) for start in (0, 2, 4)]
+    shares = [slice_of_batch(batch, start, 2) for start in (0, 2, 4)]
     for part in zip(*shares, strict=True):
         if part[0] is not None:
             assert 2 in part[0].shape[:2]

@@ -16,9 +16,9 @@ from rnnjax.sweeps import grid as sweep
 from rnnjax.sweeps.files import TABLES, Store, complete, is_done, open_store, publish, trial_directory
 from rnnjax.sweeps.progress import Progress
 from rnnjax.sweeps.tracing import traced_lanes
-from rnnjax.training.config import Config
+from rnnjax.training.config import Config, Hyperparameters
 from rnnjax.training.devices import device_info
-from rnnjax.training.train import Hyperparameters, TrainState
+from rnnjax.training.train import TrainState
 from rnnjax.types import Array, Task
 
 __all__ = ["Options", "is_done", "run_sweep", "trial_directory"]

@@ -9,9 +9,9 @@ import jax
 from rnnjax import runs
 from rnnjax.sweeps import grid as sweep
 from rnnjax.training import make_train, outputs
-from rnnjax.training.config import Config
+from rnnjax.training.config import Config, Hyperparameters
 from rnnjax.training.settings import BadSetting, checked
-from rnnjax.training.train import Hyperparameters, TrainState
+from rnnjax.training.train import TrainState
 
 
 def replay(workdir: str, trial: str, debug_nans: bool) -> int:

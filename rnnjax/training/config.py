@@ -13,11 +13,13 @@ from rnnjax.tasks import TASKS
 from rnnjax.training import own_files
 from rnnjax.training.options import REQUIRED, Option, Options, options_of
 from rnnjax.training.refusals import closest, nearest, one_of
-from rnnjax.types import Cell, Task
+from rnnjax.types import Array, Cell, Task
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "exponential")
 DTYPES = ("float32", "bfloat16", "float64")
+
+Hyperparameters = dict[str, Array]  # the traced settings by name, such as lr and cell.gain: see `hyperparameters`
 
 
 def _field(default, doc: str):

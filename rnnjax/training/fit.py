@@ -14,8 +14,9 @@ from rnnjax.training.config import Config
 from rnnjax.training.devices import device_info
 from rnnjax.training.progress import Bar
 from rnnjax.training.settings import BadSetting, checked
+from rnnjax.training.shards import sharded
 from rnnjax.training.tracing import Traced, run_inputs, traced_run
-from rnnjax.training.train import TrainState, check_precision, sharded
+from rnnjax.training.train import TrainState, check_precision
 from rnnjax.training.trained_run import TrainedRun, read_trained
 
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.training.config import Config, hyperparameters
+from rnnjax.training.config import Config, Hyperparameters, hyperparameters
 from rnnjax.training.settings import BadSetting
-from rnnjax.training.train import Hyperparameters, Train, make_train
+from rnnjax.training.train import Train, make_train
 from rnnjax.types import Array
 
 
