@@ -513,9 +513,19 @@ def test_a_default_does_not_enter_a_trial_s_identity(monkeypatch):
     def newer(hidden_size, *, gain: float | Array = 1.0, shape: str = "tanh", depth: int = 1, brand_new: int = 3):
         return rnn(hidden_size)
 
+    program = grid.bucket_id(Config(cell="own"))
     monkeypatch.setitem(CELLS, "own", newer)
-    assert grid.trial_id(Config(cell="own")) == before
+    assert grid.trial_id(Config(cell="own")) == before and grid.bucket_id(Config(cell="own")) == program
     assert outputs.config_dict(Config(cell="own"))["cell_options"]["brand_new"] == 3
+
+
+def test_a_program_is_what_is_static_and_not_at_its_default():
+    forget = [grid.bucket_id(Config(cell_options={"forget_bias": bias})) for bias in (None, 1.0, 2.0)]
+    assert forget[0] == grid.bucket_id(Config(lr=0.1, seed=3)) != forget[1] == forget[2]
+    gain = [grid.bucket_id(Config(cell_options={"gain": gain})) for gain in (1.0, 2.0)]
+    assert gain == [forget[0]] * 2  # traced, and never None
+    others = [Config(cell="gru"), Config(segments=2), Config(cell_options={"peepholes": True}), Config(task="copy")]
+    assert len({forget[0], forget[1], *map(grid.bucket_id, others)}) == 6
 
 
 def test_options_are_frozen_and_travel():

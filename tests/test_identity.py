@@ -15,9 +15,10 @@ import pytest
 
 from rnnjax import runs
 from rnnjax.cells import CELLS, rnn
+from rnnjax.reports.settings import find_runs, group_by_problem
 from rnnjax.runs import directories
 from rnnjax.runs.files import TEMPORARY, json_object, json_text
-from rnnjax.runs.read import group_by_setting, read_run
+from rnnjax.runs.read import group_by_setting, read_run, setting_labels
 from rnnjax.runs.sources import source_of, source_of_data
 from rnnjax.tasks import TASKS
 from rnnjax.training import outputs
@@ -192,6 +193,55 @@ def test_runs_of_one_config_and_two_sources_are_two_settings(own, tmp_path):
             runs.append_rows(run, [{"step": 1}])
         found.append(read_run(run.path))
     assert [len(group) for group in group_by_setting(found)] == [1, 1]
+
+
+# ---- records that are older than a setting
+
+
+@pytest.fixture
+def older(tmp_path):
+    """A run of the LSTM that is finished, recorded before `segments`, `clip` and the options were there but `gain`."""
+    settings = outputs.config_dict(Config())
+    with runs.open_run(tmp_path / "older", settings, INFO) as run:
+        runs.append_rows(run, [{"step": 1, "eval_mse": 0.1}])
+        runs.save_checkpoint(run, 1, jnp.ones(2))
+        score = {"score": 0.1, "score_name": "mse", "baseline": 0.2, "solved_threshold": 0.1}
+        more = {"higher_is_better": False, "solved_at": None, "complete": True}
+        runs.write_json(run.path / "result.json", score | more)
+    record = runs.read_config(run.path)
+    del record["config"]["segments"], record["config"]["clip"]
+    record["config"]["cell_options"] = {"gain": 1.0}
+    record["config"]["task_options"] = {}
+    runs.write_json(run.path / "config.json", record)
+    return run.path
+
+
+def test_a_run_older_than_a_setting_goes_on_at_its_default_alone(older):
+    assert runs.finished_run(older, outputs.config_dict(Config()), {})["score"] == 0.1
+    runs.close_run(runs.open_run(older, outputs.config_dict(Config()), INFO))
+    assert outputs.trained_config(older) == Config(cell_options={"gain": 1.0})
+    for settings, line in (
+        ({"clip": 2.0}, "clip was 1.0, now 2.0"),
+        ({"cell_options": {"peepholes": True}}, "cell.peepholes was false, now true"),
+        ({"cell_options": {"gain": 2.0}}, "cell.gain was 1.0, now 2.0"),
+    ):
+        for reads in (runs.finished_run, runs.open_run):
+            with pytest.raises(runs.RunRefused, match=rf"another config: {line}\. Give another"):
+                reads(older, outputs.config_dict(Config(**settings)), {})
+    runs.lengthen_run(older, outputs.config_dict(Config()), outputs.config_dict(Config(steps=6000)))
+    assert runs.read_config(older)["config"]["clip"] == 1.0
+
+
+def test_runs_from_before_and_after_a_setting_are_one_setting(older, tmp_path):
+    for seed, clip in enumerate([1.0, 1.0, 2.0]):
+        newer = shutil.copytree(older, tmp_path / f"{seed}")
+        config = json.loads(json.dumps(outputs.config_dict(Config(seed=seed, clip=clip))))
+        runs.write_json(newer / "config.json", runs.read_config(newer) | {"config": config})
+    found, _ = find_runs([str(tmp_path)])
+    (settings,) = group_by_problem(found)
+    assert sorted(len(setting.runs) for setting in settings) == [1, 3]
+    assert all(run.config["clip"] in (1.0, 2.0) and run.config["cell.peepholes"] is False for run in found)
+    assert setting_labels([setting.config for setting in settings]) == ["lstm clip=1", "lstm clip=2"]
 
 
 # ---- directories

@@ -17,7 +17,7 @@ import sweep as launcher
 from command_line import BadSetting
 
 from rnnjax import runs
-from rnnjax.cells import CELLS
+from rnnjax.cells import CELLS, rnn
 from rnnjax.sweeps import grid as sweep
 from rnnjax.sweeps import ray_executor as ray_sweep
 from rnnjax.sweeps.tracing import traced_lanes
@@ -483,6 +483,35 @@ def test_trials_of_a_changed_cell_are_refused_and_on_purpose_only_the_missing_ar
     assert records[0]["sources"] != records[1]["sources"]
     copies = [launcher.trial_directory(workdir, trial) / "source" / "mine.py" for trial in (first, second)]
     assert [("relu" in copy.read_text()) for copy in copies] == [False, True]
+
+
+def test_trials_of_another_default_are_refused_and_those_older_than_a_setting_are_done(tmp_path, monkeypatch):
+    """A trial's id names what is not at its default: under another default it is another trial."""
+    monkeypatch.setitem(CELLS, "own", lambda H, gain=1.0: rnn(H, gain=gain))
+    monkeypatch.setattr(outputs, "sources", lambda config: {})  # as of a cell of the library
+    trial, workdir = dataclasses.replace(TINY, cell="own"), tmp_path / "sweep"
+    assert launcher.run_sweep([trial], workdir, NEVER)
+    before = files_of(workdir)
+    monkeypatch.setitem(CELLS, "own", lambda H, gain=1.0, depth=1: rnn(H, gain=gain))
+    assert launcher.run_sweep([trial], workdir, NEVER)
+    deeper = dataclasses.replace(trial, cell_options={"depth": 2})
+    assert sweep.trial_id(deeper) != sweep.trial_id(trial)
+    monkeypatch.setitem(CELLS, "own", lambda H, gain=2.0: rnn(H, gain=gain))
+    with pytest.raises(runs.RunRefused, match=rf"such as {sweep.trial_id(trial)}, and cell.gain was 1.0, now 2.0"):
+        launcher.run_sweep([trial], workdir, NEVER)
+    assert launcher.run_sweep([trial], workdir, NEVER, launcher.Options(accept_changes=True))
+    assert files_of(workdir) == before
+
+
+def test_lanes_of_a_program_older_than_a_setting_go_on(solo, tmp_path, monkeypatch):
+    trials = sweep.grid(TINY, AXES)[:1]
+    assert not launcher.run_sweep(trials, tmp_path, StopAfter(2))
+    (record,) = (tmp_path / "buckets").glob("*/config.json")
+    stored = runs.read_config(record.parent)
+    del stored["config"]["segments"], stored["config"]["cell.activation"]
+    runs.write_json(record, stored)
+    assert launcher.run_sweep(trials, tmp_path, NEVER)
+    assert_same(tmp_path, solo, trials)
 
 
 def test_lanes_under_way_do_not_go_on_with_another_cell(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from rnnjax.intervals import median, quantile, wilson_interval
 from rnnjax.runs.read import RunData, diverged_at, group_by_setting, read_run, recorded_reach
+from rnnjax.training.dotted import with_defaults
 
 PROBLEM = ("task", "seq_len", "min_seq_len")  # with the task's options: runs that differ in these are never compared
 NEEDED = ("score_name", "score", "baseline", "solved_threshold", "higher_is_better", "solved_at")
@@ -55,6 +56,7 @@ def find_runs(paths: Sequence[str]) -> tuple[list[RunData], list[Path]]:
         found |= dict.fromkeys(inside)
     unfinished = [path for path in found if not (path / "result.json").is_file()]
     runs = [read_run(path) for path in found if path not in unfinished]
+    runs = [run._replace(config=with_defaults(run.config)) for run in runs]
     if not runs:
         raise ValueError(
             f"{unfinished[0] / 'result.json'} is missing; {len(unfinished)} of {len(found)} runs unfinished"

@@ -28,6 +28,14 @@ _LOG = logging.getLogger(__name__)
 Sources = Mapping[str, Source]  # by what they are of, such as "cell 'leaky'"
 
 
+class Settings(dict[str, Any]):
+    """A config with the default of each setting, by name: what a record means that is older than the setting."""
+
+    def __init__(self, config: Mapping[str, Any], defaults: Mapping[str, Any]):
+        super().__init__(config)
+        self.defaults = dict(defaults)
+
+
 def make_record(config: Mapping[str, Any], info: Mapping[str, Any], sources: Sources | None) -> dict[str, Any]:
     """What config.json is to hold: `info` is what the caller knows, such as `devices`, `numbers` and the command."""
     record = {"config": dict(config), "versions": _versions(), "git": _git_revision()}
@@ -63,15 +71,20 @@ def by_name(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def compare_config(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Raises RunRefused, with the settings that differ, where the stored record is not of this config."""
-    old, new = ({n: json.dumps(v) for n, v in by_name(c).items()} for c in (stored["config"], config))
-    changed = [
-        f"{name} was {old.get(name, 'absent')}, now {new.get(name, 'absent')}"
+    if changed := changed_config(stored, config):
+        raise RunRefused(f"{path} holds a run with another config: {'; '.join(changed)}. Give another --workdir")
+
+
+def changed_config(stored: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """A clause for each setting that is not as recorded; one that is not recorded was at its default, if it has one."""
+    old, new = by_name(stored["config"]), by_name(config)
+    old = {name: value for name, value in getattr(config, "defaults", {}).items() if name in new} | old
+    shown = [{name: json.dumps(value) for name, value in settings.items()} for settings in (old, new)]
+    return [
+        printable(f"{name} was {shown[0].get(name, 'absent')}, now {shown[1].get(name, 'absent')}")
         for name in {**old, **new}
-        if old.get(name) != new.get(name)
+        if shown[0].get(name) != shown[1].get(name)
     ]
-    if changed:
-        changed = printable("; ".join(changed))
-        raise RunRefused(f"{path} holds a run with another config: {changed}. Give another --workdir")
 
 
 def changed_sources(stored: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:

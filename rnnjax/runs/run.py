@@ -100,7 +100,7 @@ def open_run(
         refuse_links(path)
         refuse_foreign_run(path)
         resumed = (path / "config.json").exists()
-        record, is_new = _recorded(path, record, accept_changes) if resumed else (record, True)
+        record, is_new = _recorded(path, record, config, accept_changes) if resumed else (record, True)
         remove_leftovers(path)
         _record(path, record if is_new else None, sources or {}, len(record.get("history", ())))
     except BaseException:
@@ -200,10 +200,10 @@ def _source_copies(path):
     return sorted(found, key=lambda entry: (len(entry.name), entry.name))
 
 
-def _recorded(path, record, accept_changes):
+def _recorded(path, record, config, accept_changes):
     """The record to go on with, and whether it is a new one. A run that has nothing to go on from begins anew."""
     stored = read_config(path)
-    compare_config(path, stored, record["config"])
+    compare_config(path, stored, config)
     warn_of_versions(stored, record)
     changed = changed_sources(stored, record) + changed_numbers(stored, record)
     checkpoints = find_checkpoints(path)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from rnnjax import runs
-from rnnjax.runs.identity import Sources, changed_sources, source_record
+from rnnjax.runs.identity import Sources, changed_config, changed_sources, source_record
 from rnnjax.sweeps import grid as sweep
 from rnnjax.training import Train, outputs
 from rnnjax.training.config import Config
@@ -43,7 +43,7 @@ def open_store(
     """A sweep's directory, and those of the trials that it lacks. Writes nothing.
 
     A damaged file is named in a warning, and its trial is missing. Raises RunRefused for a directory that no sweep
-    made, and, unless `accept_changes`, where the results of trials are of other sources than are there now.
+    made, and, unless `accept_changes`, where the results of trials are of other sources or defaults than there are now.
     """
     workdir = runs.check_own_directory(workdir, "sweep", *TABLES)
     sources = {sweep.bucket_id(bucket.config): outputs.sources(bucket.config) for bucket in sweep.buckets(trials)}
@@ -51,8 +51,10 @@ def open_store(
     store, missing, others = Store(workdir, sources, early, []), [], {}
     for trial in trials:
         stored, result = _stored(workdir, trial, _LOG.warning)
-        if result is not None and (changed := changed_sources(stored, now[sweep.bucket_id(trial)])):
-            others[sweep.trial_id(trial)] = changed
+        if result is not None:  # made with other defaults it has this id too
+            changed = changed_config(stored, outputs.config_dict(trial))
+            if changed := changed + changed_sources(stored, now[sweep.bucket_id(trial)]):
+                others[sweep.trial_id(trial)] = changed
         if not store.is_done(trial):
             missing.append(trial)
     if others and not accept_changes:
@@ -115,7 +117,9 @@ def complete(store: Store, trial: Config, train: Train) -> bool:
     stored, result = _stored(store.workdir, trial)
     if result is None or result.get("complete", True) or not (store.early or result.get("stopped") is None):
         return False
-    if changed_sources(stored, source_record(store.sources_of(trial))) or not (path / "params.npz").exists():
+    changed = changed_config(stored, outputs.config_dict(trial))
+    changed += changed_sources(stored, source_record(store.sources_of(trial)))
+    if changed or not (path / "params.npz").exists():
         return False
     key, values = jax.tree.map(lambda leaf: leaf[0], sweep.lane_inputs([trial]))
     params = runs.load_params(path, like=jax.eval_shape(train.init, key, values).params)

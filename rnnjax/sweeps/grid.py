@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from rnnjax.training import Hyperparameters, Train, TrainState, make_train
 from rnnjax.training.config import OWNERS, Config, hyperparameters, unknown_setting
-from rnnjax.training.dotted import changed_settings, static_settings, with_fitting_options, with_settings
+from rnnjax.training.dotted import changed_settings, program_settings, with_fitting_options, with_settings
 from rnnjax.training.own_files import short_name
 from rnnjax.training.refusals import BadSetting
 from rnnjax.training.settings import checked, setting_of
@@ -45,8 +45,8 @@ def trial_id(config: Config) -> str:
 
 
 def bucket_id(config: Config) -> str:
-    """16 hexadecimal digits that name the program which runs `config`: a hash of all that is static in it."""
-    return _digest(static_settings(config))
+    """16 hexadecimal digits that name the program of `config`: a hash of what is static and not at its default."""
+    return _digest(program_settings(config))
 
 
 def unique(trials: Iterable[Config]) -> list[Config]:

@@ -12,12 +12,14 @@ import jax
 import numpy as np
 
 from rnnjax import runs
+from rnnjax.runs.identity import Settings
 from rnnjax.sweeps import grid as sweep
 from rnnjax.sweeps.files import TABLES, Store, complete, is_done, open_store, publish, trial_directory
 from rnnjax.sweeps.progress import Progress
 from rnnjax.sweeps.tracing import traced_lanes
 from rnnjax.training.config import Config, Hyperparameters
 from rnnjax.training.devices import device_info
+from rnnjax.training.dotted import default_settings, static_settings
 from rnnjax.training.train import TrainState
 from rnnjax.types import Array, Task
 
@@ -112,7 +114,7 @@ def run_bucket(bucket: sweep.Bucket, store: Store, stop: runs.StopRequest, progr
     """
     path, options, lanes = plan
     devices, width = options.devices, options.width
-    identity = sweep.static_settings(bucket.config) | {"width": width}
+    identity = Settings(static_settings(bucket.config) | {"width": width}, default_settings(bucket.config))
     sources = {name: source._replace(texts={}) for name, source in store.sources_of(bucket.config).items()}
     with jax.enable_x64(bucket.config.dtype == "float64"):
         info = device_info()

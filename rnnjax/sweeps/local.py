@@ -12,6 +12,7 @@ from rnnjax.runs.identity import by_name
 from rnnjax.sweeps import grid as sweeps
 from rnnjax.sweeps.lanes import Options, run_sweep
 from rnnjax.training.config import FIELDS, Config
+from rnnjax.training.dotted import with_defaults
 from rnnjax.training.refusals import BadSetting, nearest
 
 _LOG = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def results(workdir: str | os.PathLike, as_frame: bool = False) -> Any:
         try:
             result = runs.read_result(path)
             if result is not None:
-                settings = by_name(runs.read_config(path)["config"])
+                settings = with_defaults(by_name(runs.read_config(path)["config"]))
                 rows.append(settings | result | {"workdir": str(path)})
         except (runs.RunRefused, FileNotFoundError) as error:
             _LOG.warning("%s; it is left out", error)

@@ -8,6 +8,7 @@ import numpy as np
 
 from rnnjax.sweeps import grid as sweep
 from rnnjax.training.config import Config
+from rnnjax.training.dotted import static_settings
 from rnnjax.training.progress import Bar
 
 
@@ -54,7 +55,7 @@ class Progress:
 
 def bucket_labels(buckets: Sequence[sweep.Bucket]) -> dict[str, str]:
     """What tells each bucket from the others, such as `bucket 2/6 cell=lstm seq_len=100`, by its id."""
-    static = [sweep.static_settings(bucket.config) for bucket in buckets]
+    static = [static_settings(bucket.config) for bucket in buckets]
     values: dict[str, set[str]] = {}
     for settings in static:
         for name, value in settings.items():

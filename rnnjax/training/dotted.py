@@ -6,6 +6,7 @@ from typing import Any
 
 from rnnjax.training.config import (
     DEFAULTS,
+    FIELDS,
     OWNERS,
     TRACED,
     Config,
@@ -13,6 +14,7 @@ from rnnjax.training.config import (
     resolved_options,
     traced_options,
 )
+from rnnjax.training.options import REQUIRED, options_of
 from rnnjax.training.own_files import short_name
 
 
@@ -42,6 +44,41 @@ def static_settings(config: Config) -> dict[str, Any]:
     value."""
     traced = {f"cell.{name}" for name in traced_options(config)} | set(TRACED)
     return {name: value for name, value in flat_settings(config).items() if name not in traced}
+
+
+def program_settings(config: Config) -> dict[str, Any]:
+    """Those static settings that are not at their defaults: what makes a compiled program the one that it is.
+
+    A traced option counts as None or not None, as in `static_settings`.
+    """
+    traced = {f"cell.{name}" for name, option in known_options(config, "cell").items() if option.traced}
+    found = {}
+    for name, value in flat_settings(config).items():
+        default = default_of(config, name)
+        if name in traced:
+            value, default = value is None, default is None
+        if name not in TRACED and value != default:
+            found[name] = value
+    return found
+
+
+def default_settings(config: Config) -> dict[str, Any]:
+    """The default of every setting that has one, by name."""
+    defaults = {name: default_of(config, name) for name in flat_settings(config)}
+    return {name: value for name, value in defaults.items() if value not in (REQUIRED, dataclasses.MISSING)}
+
+
+def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a record, by name, and the default of each that is newer than the record.
+
+    Of an own cell or task that is its file's affair: with another option it is another file.
+    """
+    defaults = {name: field.default for name, field in FIELDS.items()}
+    for kind, table in OWNERS.items():
+        name = settings.get(kind)
+        options = options_of(table[name]) if isinstance(name, str) and name in table else {}
+        defaults |= {f"{kind}.{n}": option.default for n, option in options.items() if option.default is not REQUIRED}
+    return {**settings, **{name: value for name, value in defaults.items() if name not in settings}}
 
 
 def default_of(config: Config, name: str) -> Any:

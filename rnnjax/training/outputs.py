@@ -16,6 +16,7 @@ from rnnjax.engine.steps import layer_names
 from rnnjax.figures import plotting
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.runs.files import printable
+from rnnjax.runs.identity import Settings
 from rnnjax.runs.sources import Source, source_of, source_of_data
 from rnnjax.tasks import DATA
 from rnnjax.training import BLAME, Train
@@ -27,6 +28,7 @@ from rnnjax.training.config import (
     resolved_options,
     task_arguments,
 )
+from rnnjax.training.dotted import default_settings
 from rnnjax.training.own_files import is_own, recorded_name, short_name
 from rnnjax.training.own_files import source as own_source
 from rnnjax.types import Report, Task
@@ -182,11 +184,11 @@ def for_terminal(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
-def config_dict(config: Config) -> dict[str, Any]:
+def config_dict(config: Config) -> Settings:
     """The config as config.json holds it: all fields, and all options as they are resolved."""
     options = {f"{kind}_options": resolved_options(config, kind) for kind in OWNERS}
     names = {kind: short_name(getattr(config, kind)) for kind in OWNERS}
-    return dataclasses.asdict(config) | names | options
+    return Settings(dataclasses.asdict(config) | names | options, default_settings(config))
 
 
 def sources(config: Config) -> dict[str, Source]:
