@@ -38,6 +38,7 @@ from rnnjax.keys import Purpose, purpose_key
 from rnnjax.reports.settings import best_settings, find_runs, summarise
 from rnnjax.runs.read import group_by_setting
 from rnnjax.sweeps.tracing import errors_in_one_line
+from rnnjax.tasks import draw
 from rnnjax.training import make_train, outputs
 from rnnjax.training.checks import check
 from rnnjax.training.config import Config, hyperparameters
@@ -97,8 +98,8 @@ def make_profile(config: Config):
     init = jax.jit(lambda key: train.init(key, values).params)
 
     @jax.jit
-    def profile(params, key):
-        batch = train.task.sample(key, config.batch_size, split="validation")
+    def profile(params, key, data):
+        batch = draw(train.task, key, config.batch_size, "validation", data)
         model = train.model(params)
         T = batch.inputs.shape[0]
 
@@ -112,16 +113,17 @@ def make_profile(config: Config):
             norm = jnp.where(source >= 0, jnp.take_along_axis(norm, jnp.maximum(source, 0), axis=0), 0)
         return rms_over_batch(norm, config.batch_size)
 
+    data = jax.tree.map(jnp.asarray, train.task.data)
     with errors_in_one_line(config):
         key = jax.random.key(0)
-        jax.eval_shape(profile, jax.eval_shape(init, key), key)
+        jax.eval_shape(profile, jax.eval_shape(init, key), key, data)
 
     def initial(seed):
-        return np.asarray(profile(init(jax.random.key(seed)), purpose_key(Purpose.DIAGNOSIS, seed)))
+        return np.asarray(profile(init(jax.random.key(seed)), purpose_key(Purpose.DIAGNOSIS, seed), data))
 
     def trained(seed, path):
         params = runs.load_params(path, like=jax.eval_shape(init, jax.random.key(0)))
-        return np.asarray(profile(params, purpose_key(Purpose.DIAGNOSIS, seed)))
+        return np.asarray(profile(params, purpose_key(Purpose.DIAGNOSIS, seed), data))
 
     return initial, trained
 

@@ -14,7 +14,7 @@ from command_line import BadSetting, define_config, define_path, load_config, ma
 from rnnjax import runs
 from rnnjax.training import outputs
 from rnnjax.training.devices import prepare_devices
-from rnnjax.training.fit import fit
+from rnnjax.training.fit import train_in
 
 define_config()
 WORKDIR = define_path("workdir", None, "the run directory; the same config in it resumes")
@@ -28,15 +28,15 @@ def main(_) -> int:
         raise BadSetting("--workdir is missing; allowed: a directory for the run, such as --workdir=runs/x")
     config = load_config()
     prepare_devices(config)
-    settings, sources = outputs.config_dict(config), outputs.sources(config)
-    finished = runs.finished_run(WORKDIR.value, settings, sources, ACCEPT.value)
+    sources = outputs.sources(config)
+    finished = runs.finished_run(WORKDIR.value, outputs.config_dict(config), sources, ACCEPT.value)
     if finished is not None:
         print(f"{WORKDIR.value} was finished before: nothing is trained or written")
         show(finished, Path(WORKDIR.value))
         return runs.EXIT_DONE
     how = {"accept_changes": ACCEPT.value, "shards": SHARDS.value, "save_seconds": SAVE_SECONDS.value}
     with runs.stop_signals() as stop:
-        run = fit(config, WORKDIR.value, stop=stop, **how)
+        run = train_in(WORKDIR.value, config, sources, stop=stop, **how)
     if run.result is None:
         print(f"stopped; the same command resumes {WORKDIR.value}", file=sys.stderr)
         return runs.EXIT_STOPPED

@@ -23,12 +23,10 @@ from rnnjax import runs
 from rnnjax.cells import CELLS
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.reports import settings
+from rnnjax.reports.diagnosis_subject import validation_batch
 from rnnjax.reports.runs_page import write_report
 from rnnjax.sweeps import lanes
-from rnnjax.training import (
-    make_train,
-    outputs,
-)
+from rnnjax.training import make_train, outputs
 from rnnjax.training.config import Config, hyperparameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,6 +185,23 @@ def test_what_is_missing_is_one_line(tmp_path, sweep):
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert "run/metrics.jsonl is missing" in done.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_a_batch_to_measure_on_is_drawn_from_data_that_the_program_is_given(monkeypatch):
+    config = Config(task="text", cell="rnn", seq_len=4, hidden_size=3, batch_size=2)
+    train = make_train(config)
+    given = []
+
+    def sample(*args, **options):
+        given.append(options.get("data"))
+        return train.task.sample(*args, **options)
+
+    spied = train._replace(task=train.task._replace(sample=sample))
+    monkeypatch.setattr(gradient_flow, "make_train", lambda config: spied)
+    gradient_flow.make_profile(config)
+    assert given and all(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(given, is_leaf=lambda a: a is None))
+    validation_batch(config, spied)
+    assert given[-1] is train.task.data
 
 
 def test_the_gradient_profile_is_that_of_backpropagation_by_hand(tmp_path):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from rnnjax import runs
 from rnnjax.diagnostics.evidence import Layer, stack_layers
 from rnnjax.keys import Purpose, purpose_key
+from rnnjax.tasks import draw
 from rnnjax.training import Train, make_train
 from rnnjax.training.config import Config, hyperparameters
 from rnnjax.types import Array, Batch
@@ -46,7 +47,7 @@ def find_params(config: Config, train: Train, workdir: str | Path | None) -> Any
 
 def validation_batch(config: Config, train: Train) -> Batch:
     """The validation sequences to measure on."""
-    return train.task.sample(purpose_key(Purpose.DIAGNOSIS, config.seed), B, split="validation")
+    return draw(train.task, purpose_key(Purpose.DIAGNOSIS, config.seed), B, "validation", train.task.data)
 
 
 def subject_of(config: Config, train: Train, params: Any, batch: Batch) -> Subject:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax import runs
+from rnnjax.runs.identity import Sources
 from rnnjax.training import outputs
 from rnnjax.training.config import Config
 from rnnjax.training.devices import device_info
@@ -60,14 +61,32 @@ def fit(
     if workdir is None:
         count = find_shards(config, None, shards)
         return train_on(config, traced_run(config, count), count, **how)
-    settings, sources = outputs.config_dict(config), outputs.sources(config)
-    if runs.finished_run(workdir, settings, sources, accept_changes) is not None:
+    sources = outputs.sources(config)
+    if runs.finished_run(workdir, outputs.config_dict(config), sources, accept_changes) is not None:
         return read_trained(workdir, config)
+    return train_in(workdir, config, sources, accept_changes=accept_changes, shards=shards, **how)
+
+
+def train_in(
+    workdir: str | os.PathLike,
+    config: Config,
+    sources: Sources,
+    *,
+    accept_changes: bool = False,
+    shards: int = 0,
+    **how: Any,
+) -> TrainedRun:
+    """`fit` in a directory that does not hold the finished run, as `runs.finished_run` was asked with these `sources`.
+
+    Args:
+      config: checked settings.
+      how: `progress`, `stop` and `save_seconds`; these and the others are as in `fit`.
+    """
     info = device_info()
     count = find_shards(config, workdir, shards)
     info["numbers"]["shards"] = count
     traced = traced_run(config, count)
-    with runs.open_run(workdir, settings, info, sources, accept_changes) as run:
+    with runs.open_run(workdir, outputs.config_dict(config), info, sources, accept_changes) as run:
         return train_on(config, traced, count, restored(run, config, traced), run, **how)
 
 
