@@ -275,6 +275,7 @@ BAD = {
     "my.py": r"unknown config.cell 'my.py'; allowed: rnn, .*, FILE.py:NAME",
     "syntax.py:own": r"cell '.*/syntax.py:own': line 2: SyntaxError: .*",
     "raises.py:own": r"line 3: ZeroDivisionError: division by zero",
+    "two_lines.py:own": r"line 1: ValueError: a b",
     "exits.py:own": r"line 1: SystemExit: 3",
     "imports.py:own": r"line 1 of .*/syntax.py|line 2 of .*/syntax.py: SyntaxError",
     "bytes.py:own": r"null bytes",
@@ -285,6 +286,7 @@ BAD = {
 TEXTS = {
     "syntax.py": "x = 1\ndef own(:\n",
     "raises.py": "def f():\n    return 1\nx = 1 / 0\n",
+    "two_lines.py": "raise ValueError('a\\n b')\n",
     "exits.py": "raise SystemExit(3)\n",
     "imports.py": "import syntax\n",
     "bytes.py": "\0",

@@ -188,7 +188,7 @@ def _state(found):
 
 def _fault(error, path):
     """What is wrong with a file that cannot be run, and in which line."""
-    said = f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}"
+    said = " ".join(f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}".split())
     if isinstance(error, SyntaxError) and error.lineno:
         beside = f" of {error.filename}" if error.filename != path else ""
         return f"line {error.lineno}{beside}: {said}"
