@@ -69,6 +69,8 @@ BAD = {
     "--config.cell=lsmt --config.cell.gain=2": "unknown config.cell 'lsmt'; did you mean 'lstm'?",
     "--config.cell.w_h=3": "cell 'lstm' has no option 'w_h'",
     "--config.task=copy --config.task.symbols=8.5": "--config.task.symbols=8.5: allowed: an integer",
+    "--config.cell=rnn --config.cell.activation=rleu": "did you mean 'relu': allowed: tanh, relu, sigmoid",
+    "--config.task.variant=arjovski": "did you mean 'arjovsky': allowed: arjovsky, pascanu, hochreiter",
     "--config.task=copy --config.task.symbol=8": "task 'copy' has no option 'symbol'; did you mean 'symbols'?",
     "--config.task.min_seq_len=8": "task 'adding' has no option 'min_seq_len'",
     "--config.peepholes=true": "unknown setting config.peepholes; did you mean 'cell.peepholes'",
@@ -468,6 +470,17 @@ def test_an_own_cell_s_options_are_its_signature_s():
     assert list(options_of(functools.partial(with_options, gain=2.0))) == ["gain", "shape", "depth"]
     assert set(options_of(CELLS["lstm"])) == {"forget_bias", "chrono_t_max", "peepholes", "coupled", "gain"}
     assert options_of(3) == {} and set(options_of(TASKS["text"])) == {"path"}
+
+
+@pytest.mark.parametrize("name", [*CELLS, *TASKS])
+def test_help_says_what_every_option_is(name):
+    """And allowed values are those that the factory takes."""
+    factory = (CELLS | TASKS)[name]
+    for option in options_of(factory).values():
+        assert len(option.doc) > 10 and option.doc.endswith("."), option.name
+        for choice in option.choices:
+            factory(20, **{option.name: choice})
+        assert option.choices or str not in option.kinds or option.is_path, f"{option.name}: a word of which kind?"
 
 
 def test_an_own_cell_s_options_are_swept_and_its_traced_ones_share_a_program(monkeypatch):

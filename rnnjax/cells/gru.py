@@ -25,8 +25,12 @@ def gru(
         n_t = tanh(W_n x_t + b_n + r_t (U_n h_{t-1} + b_h))
         h_t = (1 - z_t) n_t + z_t h_{t-1}
 
-    Cho et al. (2014) in the form of Chung et al. (2014, arXiv:1412.3555); z keeps the old state. U is
-    `gain` times orthogonal, gate by gate.
+    Cho et al. (2014) in the form of Chung et al. (2014, arXiv:1412.3555); z keeps the old state.
+
+    Args:
+      hidden_size: H.
+      gain: scale of the orthogonal U, gate by gate.
+      w_x, w_h: initialisers instead of Glorot and orthogonal.
     """
 
     def update(weights, h, *, r, z, n_x, n_h):
@@ -55,6 +59,11 @@ def gru_cho(
         h_t = z_t h_{t-1} + (1 - z_t) n_t
 
     Cho et al. (2014), arXiv:1406.1078. Two matmuls in sequence a step, so it is written as a free-form `step`.
+
+    Args:
+      hidden_size: H.
+      gain: scale of the orthogonal U, gate by gate.
+      w_x, w_h: initialisers instead of Glorot and orthogonal.
     """
     check_hidden_size(hidden_size)
     w_h = orthogonal(gain) if w_h is None else w_h
@@ -101,6 +110,12 @@ def mgu(
         h_t = (1 - f_t) n_t + f_t h_{t-1}
 
     Zhou et al. (2016), arXiv:1603.09420, whose f is 1 - f here and multiplies h before the matmul.
+
+    Args:
+      hidden_size: H.
+      forget_bias: b_f at the start; above 0 a step keeps more of the state than it replaces.
+      gain: scale of the orthogonal U, gate by gate.
+      w_x, w_h: initialisers instead of Glorot and orthogonal.
     """
 
     def update(weights, h, *, f, n_x, n_h):

@@ -1,5 +1,7 @@
 """The simple recurrent network of Elman (1990), and its ReLU form that starts as the identity."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
@@ -14,7 +16,7 @@ ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
 def rnn(
     hidden_size: int,
     *,
-    activation: str = "tanh",
+    activation: Literal["tanh", "relu", "sigmoid"] = "tanh",
     gain: float | Array = 1.0,
     w_x: Initializer = glorot,
     w_h: Initializer | None = None,
@@ -23,8 +25,13 @@ def rnn(
 
         h_t = phi(W_x x_t + W_h h_{t-1} + b)
 
-    Elman (1990), Finding structure in time. W_h starts as `gain` times an orthogonal matrix, so that at gain 1 the
-    linear part neither grows nor shrinks a gradient, unless `w_h` is given.
+    Elman (1990), Finding structure in time.
+
+    Args:
+      hidden_size: H.
+      activation: phi, the nonlinearity.
+      gain: scale of the orthogonal W_h; at 1 the linear part neither grows nor shrinks a gradient.
+      w_x, w_h: initialisers instead of Glorot and orthogonal.
 
     Raises ValueError for an unknown `activation`.
     """
@@ -47,5 +54,9 @@ def irnn(hidden_size: int, *, gain: float | Array = 1.0) -> Cell:
 
     Le, Jaitly & Hinton (2015), A simple way to initialize recurrent networks of rectified linear units
     (arXiv:1504.00941): at first the state is copied, and the gradient with it.
+
+    Args:
+      hidden_size: H.
+      gain: what stands on the diagonal of W_h at the start.
     """
     return rnn(hidden_size, activation="relu", w_x=normal(0.001), w_h=identity(gain))

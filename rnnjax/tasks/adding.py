@@ -1,7 +1,7 @@
 """Adding: remember two marked numbers of a long sequence, and give their sum at its end."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,12 @@ from rnnjax.tasks.common import at_least_float32, check_seq_len, draw_seq_len, l
 from rnnjax.types import Array, Batch, Task
 
 
-def adding(seq_len: int, *, variant: str = "arjovsky", min_seq_len: int | None = None) -> Task:
+def adding(
+    seq_len: int,
+    *,
+    variant: Literal["arjovsky", "pascanu", "hochreiter"] = "arjovsky",
+    min_seq_len: int | None = None,
+) -> Task:
     """The adding problem, in the three published forms, which give different numbers.
 
     At seq_len = 6, `arjovsky`: values .3 .9 .1 .5 .2 .7, markers 0 1 0 0 1 0, target .9 + .2 = 1.1.

@@ -1,6 +1,7 @@
 """Copy: remember a word of random symbols through a long blank delay, then spell it."""
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ SOLVED = 0.1  # of the baseline: nine tenths of the word, in nats, is remembered
 def copy(
     seq_len: int,
     *,
-    variant: str = "arjovsky",
+    variant: Literal["arjovsky", "recall"] = "arjovsky",
     min_seq_len: int | None = None,
     symbols: int = 8,
     copy_length: int = 10,
@@ -42,8 +43,8 @@ def copy(
       variant: "arjovsky" averages the cross-entropy over all T + 2 M steps, so that its baseline, that of blanks and
         then a uniform guess, is M ln K / (T + 2 M); "recall" averages over the last M steps alone, baseline ln K.
       min_seq_len: draw each sequence's own delay uniformly from min_seq_len to seq_len.
-      symbols: K.
-      copy_length: M.
+      symbols: K, how many different ones a word is made of.
+      copy_length: M, the length of the word.
 
     Inputs one-hot `[T + 2 M, B, K + 2]`, zeros past a sequence's length; integer targets `[T + 2 M, B]`; outputs
     `[T + 2 M, B, K + 1]`. The metric `accuracy` is that of the last M steps, for both variants.
