@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rnnjax.cells import CELLS, gated
+    from rnnjax.cells import CELLS, gated, linear
     from rnnjax.engine import make_probe, make_taps, unroll
     from rnnjax.nn import RNN, Bidirectional, SequenceModel, Stack
     from rnnjax.sweeps.local import results, sweep
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from rnnjax.training import Config, make_train
     from rnnjax.training.fit import fit
     from rnnjax.training.trained_run import TrainedRun, load
-    from rnnjax.types import Batch, Cell, Gates, Task
+    from rnnjax.types import Batch, Cell, Gates, Linear, Task
 
 _HOME = {
-    "cells": ("CELLS", "gated"),
+    "cells": ("CELLS", "gated", "linear"),
     "engine": ("make_probe", "make_taps", "unroll"),
     "nn": ("RNN", "Bidirectional", "SequenceModel", "Stack"),
     "sweeps.local": ("results", "sweep"),
@@ -34,7 +34,7 @@ _HOME = {
     "training": ("Config", "make_train"),
     "training.fit": ("fit",),
     "training.trained_run": ("TrainedRun", "load"),
-    "types": ("Batch", "Cell", "Gates", "Task"),
+    "types": ("Batch", "Cell", "Gates", "Linear", "Task"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 _ROOMS = (
@@ -51,12 +51,14 @@ __all__ = [
     "Cell",
     "Config",
     "Gates",
+    "Linear",
     "SequenceModel",
     "Stack",
     "Task",
     "TrainedRun",
     "fit",
     "gated",
+    "linear",
     "load",
     "make_probe",
     "make_taps",

@@ -41,6 +41,18 @@ class Gates(NamedTuple):
         return hash((self.affine, frozenset(self.activations.items()), self.update, self.state, self.of_state))
 
 
+class Linear(NamedTuple):
+    """A recurrence that is linear in the carry.
+
+        h_t = a_t h_{t-1} + b_t,    a_t, b_t = coefficients(w, z_t)        elementwise
+
+    Both are pytrees like the carry, of arrays that broadcast against its parts: `a` may be one vector for all steps, or
+    one number for many units. Such a recurrence can be run for all steps at once.
+    """
+
+    coefficients: Callable[[Weights, Any], tuple[Carry, Carry]]  # (weights, z) -> (a, b)
+
+
 def _identity_projection(weights: Weights, x: Array, key: Array | None = None) -> Array:
     """z_t = x_t: the cell multiplies its input inside `step`."""
     return x
@@ -77,7 +89,8 @@ class Cell(NamedTuple):
     project: Callable[..., Any] = _identity_projection  # (weights, x, key=None) -> z
     output: Callable[[Weights, Carry, Any], Any] = _visible
     weights: Callable[[Params], Weights] = _params_themselves
-    form: Gates | None = None  # what may be known of `step` beyond calling it; that of a cell made by `cells.gated`
+    # What may be known of `step` beyond calling it: `cells.gated` and `cells.linear` make cells that have a form.
+    form: Gates | Linear | None = None
 
 
 def prepared(cell: Cell, params: Params) -> tuple[Cell, Weights]:

@@ -26,12 +26,13 @@ def setup(cell, T=T, B=B):
 
 def loop(cell, params, xs, carry=None, lengths=None):
     """(last carry, ys) without `unroll`."""
-    carry = cell.initial_carry(params, xs.shape[1:-1]) if carry is None else carry
+    weights = cell.weights(params)
+    carry = cell.initial_carry(weights, xs.shape[1:-1]) if carry is None else carry
     ys = []
     for t, x in enumerate(xs):
-        z = cell.project(params, x)
-        new = cell.step(params, carry, z)
-        y = cell.output(params, new, z)
+        z = cell.project(weights, x)
+        new = cell.step(weights, carry, z)
+        y = cell.output(weights, new, z)
         if lengths is not None:
             valid = (t < lengths)[:, None]
             new = jax.tree.map(lambda a, b, valid=valid: jnp.where(valid, a, b), new, carry)

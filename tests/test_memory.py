@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from rnnjax.cells import CELLS
+from rnnjax.engine import memory
 from rnnjax.engine.memory import plan_segments
 from rnnjax.engine.unroll import unroll
 
@@ -49,6 +50,21 @@ def test_a_smaller_budget_takes_more_segments_until_none_fits():
     assert all(plan.peak_bytes <= budget for plan, budget in zip(plans, (1e9, 1e7, 2e6), strict=True))
     with pytest.raises(ValueError, match=r"budget_bytes is 1e\+04"):
         plan_segments(cell, 10_000, (1,), 2, 1e4)
+
+
+def test_auto_cuts_time_where_the_gradient_would_not_fit(monkeypatch):
+    cell = CELLS["lstm"](64)
+    xs, params = jax.ShapeDtypeStruct((5_000, 4), jnp.float32), cell.init(jax.random.key(0), 4)
+
+    def scans(bytes_there):  # how many loops the gradient has: one a pass, or loops in loops
+        monkeypatch.setattr(memory, "device_bytes", lambda: bytes_there)
+        loss = jax.grad(lambda p, xs: jnp.sum(unroll(cell, p, xs, segments="auto", outputs="last")[1]))
+        return str(jax.make_jaxpr(loss)(params, xs)).count("scan[")
+
+    assert memory.device_bytes() > 1e8
+    assert scans(1e12) == 2 < scans(4e6)
+    with pytest.raises(ValueError, match=r"budget_bytes is 2.5e\+03"):
+        scans(1e4)
 
 
 @pytest.mark.slow

@@ -86,13 +86,14 @@ def test_jacobians_of_every_cell_are_its_finite_differences(name):
 
         @jax.jit
         def run(params, xs):
-            carries, zs = [cell.initial_carry(params, ())], cell.project(params, xs)
+            weights = cell.weights(params)
+            carries, zs = [cell.initial_carry(weights, ())], cell.project(weights, xs)
             differences = []
             for t in range(T):
                 z = jax.tree.map(lambda a, t=t: a[t], zs)
                 h, restore = jacobians.flatten(carries[-1])
                 nearby = jnp.concatenate([h + e * jnp.eye(h.size), h - e * jnp.eye(h.size), h[None]])
-                after = jax.vmap(lambda h, r=restore, z=z: cell.step(params, r(h), z))(nearby)
+                after = jax.vmap(lambda h, r=restore, z=z: cell.step(weights, r(h), z))(nearby)
                 flat = jax.vmap(lambda carry: jacobians.flatten(carry)[0])(after)
                 differences.append((flat[: h.size] - flat[h.size : -1]).T / (2 * e))
                 carries.append(jax.tree.map(lambda a: a[-1], after))

@@ -106,7 +106,7 @@ def test_every_cell_names_its_source(name):
         ("cells/__init__.py", "from . import new", None),
         ("cells/new.py", "from ..types import Cell", None),
         ("engine/deferred.py", "from rnnjax.cells.gated import split", None),
-        ("engine/unroll.py", "from rnnjax.engine.deferred import deferred_scan", None),
+        ("engine/unroll.py", "from rnnjax.engine.deferred import deferred", None),
         ("figures/new.py", "from rnnjax.runs import read_rows", None),
         ("training/new.py", "from rnnjax.figures.plotting import learning_curve", None),
         ("brand_new.py", "", "rnnjax/brand_new.py: give 'brand_new' a floor in tests/test_structure.py"),

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from rnnjax.cells.gated import gated
 from rnnjax.cells.gru import gru, gru_cho, mgu
+from rnnjax.cells.linear import linear
+from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import LSTMCarry, lstm
 from rnnjax.cells.rnn import irnn, rnn
 from rnnjax.types import Cell
@@ -15,6 +17,7 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "gru": gru,
     "gru_cho": gru_cho,
     "mgu": mgu,
+    "lru": lru,
 }
 
-__all__ = ["CELLS", "LSTMCarry", "gated", "gru", "gru_cho", "irnn", "lstm", "mgu", "rnn"]
+__all__ = ["CELLS", "LSTMCarry", "gated", "gru", "gru_cho", "irnn", "linear", "lru", "lstm", "mgu", "rnn"]

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnjax.types import Array, Carry, Cell, Gates, Params, Weights
+from rnnjax.types import Array, Carry, Cell, Gates, Linear, Params, Weights
 
 B, T = 11, 13  # sizes that hardly any cell has by itself, so that no shape fits by chance
 
@@ -35,6 +35,8 @@ def check_cell(cell: Cell, input_size: int) -> None:
         z = _shapes("project", cell.project, weights, x)
         if isinstance(cell.form, Gates):
             _check_gates(cell.form, weights, carry, z)
+        if isinstance(cell.form, Linear):
+            _check_coefficients(cell.form, weights, carry, z)
         new = _shapes("step", cell.step, weights, carry, z)
         _shapes("step", as_carry, new, carry)
         _check_output(_shapes("output", cell.output, weights, carry, z), batch_shape)
@@ -159,6 +161,27 @@ def _check_gates(gates: Gates, weights: Weights, carry: Carry, z: Any):
             raise ValueError(
                 f"form.affine returns {name!r} of shape {value.shape}; allowed: {h.shape}, that of form.state"
             )
+
+
+def _check_coefficients(linear: Linear, weights: Weights, carry: Carry, z: Any):
+    pair = _shapes("form.coefficients", linear.coefficients, weights, z)
+    if type(pair) is not tuple or len(pair) != 2:
+        raise TypeError(f"form.coefficients returns {_article(pair)}; allowed: a pair (a, b)")
+    for letter, tree in zip("ab", pair, strict=True):
+        found, allowed = jax.tree.structure(tree), jax.tree.structure(carry)
+        if found != allowed:
+            raise TypeError(
+                f"form.coefficients returns {letter} of structure {_written(found)}; allowed: {_written(allowed)}"
+            )
+        for (path, leaf), h in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(carry), strict=True):
+            name = f"form.coefficients returns {letter} whose part{path_name(path)}"
+            broadcasts = leaf.ndim <= h.ndim and all(
+                n in (1, m) for n, m in zip(leaf.shape[::-1], h.shape[::-1], strict=False)
+            )
+            if not broadcasts:
+                raise ValueError(f"{name} has shape {leaf.shape}; allowed: what broadcasts against {h.shape}")
+            if not fits(leaf.dtype, h.dtype):
+                raise TypeError(f"{name} is {leaf.dtype}; allowed: {h.dtype}, that of initial_carry")
 
 
 def _check_output(y: Array, batch_shape: tuple[int, ...]):

@@ -7,6 +7,7 @@ elementwise, and one matmul takes it to h_{t-1}. All weight gradients are matmul
 afterwards. The elementwise maths is the cell's own, differentiated by JAX: no cell's derivative is written here.
 """
 
+import functools
 import math
 
 import jax
@@ -16,6 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from rnnjax.cells.check import as_carry
 from rnnjax.engine import affine
+from rnnjax.engine.hooks import frozen, tapped
 from rnnjax.norms import norm
 from rnnjax.types import Array, Carry, Cell, Gates, Weights
 
@@ -27,31 +29,38 @@ SLOPE_FROM_VALUE = {
 }
 
 
-def deferred_scan(
+def deferred(
     cell: Cell, weights: Weights, carry: Carry, xs: Array, mask: Array | None, taps: Carry | None, probe: Carry | None
 ) -> tuple[Carry, Array]:
-    """As a plain scan of `cell.step` in values and gradients: (the last carry, ys `[T, ..., O]`).
+    """As `scan` in values and gradients: (the last carry, ys `[T, ..., O]`).
 
     xs `[T, ..., D]`; mask `[T, ...]` or None; taps and probe as in `unroll`.
     """
-    hoisted = _project_first(cell, weights, carry, xs)
-    inputs = cell.project(weights, xs) if hoisted else xs
-    carry, carries = _differentiable(cell, hoisted)(weights, carry, inputs, mask, taps, probe)
-    return carry, cell.output(weights, carries, cell.project(weights, xs))
+    args = weights, carry, xs, mask, taps, probe
+    projected, widened = (functools.partial(_run, cell, hoisted) for hoisted in (True, False))
+    if not _widening_pays(cell, weights, carry, xs):
+        return projected(*args)
+    return lax.platform_dependent(*args, cpu=widened, default=projected)
 
 
-def _project_first(cell, weights, carry, xs) -> bool:
-    """Whether W_x x_t for all t in one matmul beats widening the recurrent matmul by D columns a step.
+def _widening_pays(cell, weights, carry, xs) -> bool:
+    """Whether widening the recurrent matmul by D columns a step beats W_x x_t for all t in one matmul, on a CPU.
 
-    The widened matmul wins on a CPU until D is several times H: it saves writing and reading `[T, B, G H]`. With
-    fewer than 4 rows a step each matmul is bound by reading its weights, and on a GPU by its launch.
+    It does until D is several times H: it saves writing and reading `[T, B, G H]`. With fewer than 4 rows a step each
+    matmul is bound by reading its weights; on a GPU always by its launch.
     """
-    if jax.default_backend() != "cpu" or not hasattr(xs, "shape"):
-        return True
+    if not hasattr(xs, "shape"):
+        return False
     D, H = xs.shape[-1], cell.form.state(carry).shape[-1]
     rows = math.prod(xs.shape[1:-1])
     few = isinstance(rows, int) and rows < 4  # of an exported function they may be a symbol
-    return D > 4 * H or (few and D >= 4) or affine.projection(cell, weights, D) is None
+    return D <= 4 * H and not (few and D >= 4) and affine.projection(cell, weights, D) is not None
+
+
+def _run(cell, hoisted, weights, carry, xs, mask, taps, probe):
+    inputs = cell.project(weights, xs) if hoisted else xs
+    carry, carries = _differentiable(cell, hoisted)(weights, carry, inputs, mask, taps, probe)
+    return carry, cell.output(weights, carries, cell.project(weights, xs))
 
 
 def _differentiable(cell: Cell, hoisted: bool):
@@ -94,11 +103,7 @@ def _forward(cell: Cell, hoisted, weights, carry, inputs, mask, taps):
         s, v = linear(gates.state(carry), x)
         a = {name: gates.activations[name](s[name]) for name in gates.activations}
         a = lax.optimization_barrier(a)  # else XLA computes each activation again for every result that needs it
-        new = as_carry(gates.update(weights, carry, **a), carry)
-        if tap is not None:
-            new = jax.tree.map(lambda n, t: n + t.astype(n.dtype), new, tap)
-        if mask is not None:
-            new = jax.tree.map(lambda n, old: jnp.where(mask[..., None], n, old), new, carry)
+        new = frozen(tapped(as_carry(gates.update(weights, carry, **a), carry), tap), carry, mask)
         kept = {n: a[n] if f in SLOPE_FROM_VALUE else s[n] for n, f in gates.activations.items()}
         return new, (carry, v, kept)
 
@@ -114,10 +119,7 @@ def _backward(cell: Cell, hoisted, residuals, dlast, dcarries):
     gates = cell.form
     weights, carry0, inputs, mask, taps, probe, before, (v, kept) = residuals
     h0 = gates.state(carry0)
-    leaves, structure = jax.tree.flatten(weights)
-    # Weights that `update` uses are given to each batch element by itself; their gradient is summed at the end.
-    used = _used_by_update(gates, weights, carry0, jax.tree.map(lambda a: a[0], kept))
-    vectors = {i: jnp.broadcast_to(w, (*h0.shape[:-1], *(w.shape or (1,)))) for i, w in enumerate(leaves) if i in used}
+    vectors, pull_update = _through_update(gates, weights, carry0, kept)
     to_state = affine.pull_to_state(cell, hoisted, weights, h0, inputs)
     input_alone = tuple(name for name in gates.activations if name not in gates.of_state)
     dlast = _instantiate(dlast, carry0)
@@ -127,33 +129,13 @@ def _backward(cell: Cell, hoisted, residuals, dlast, dcarries):
         dh, dvectors = state
         kept, carry, mask, dy = step_inputs
         total = _add(dh, dy)  # dL/dh_t: through the later steps, and through y_t
-        valid = total if mask is None else jax.tree.map(lambda d: jnp.where(mask[..., None], d, 0), total)
-
-        def values(kept):
-            return {n: kept[n] if f in SLOPE_FROM_VALUE else f(kept[n]) for n, f in gates.activations.items()}
-
-        def update(vectors, carry, kept):
-            now = structure.unflatten([vectors.get(i, w) for i, w in enumerate(leaves)])
-            return as_carry(gates.update(now, carry, **values(kept)), carry)
-
-        _, pullback = jax.vjp(update, vectors, carry, kept)
-        dv, dcarry, dkept = pullback(valid)
-        ds = {
-            n: dkept[n] * SLOPE_FROM_VALUE[f](kept[n]) if f in SLOPE_FROM_VALUE else dkept[n]
-            for n, f in gates.activations.items()
-        }
+        valid = frozen(total, 0, mask)
+        dv, dcarry, ds = pull_update(carry, kept, valid)
         ds_state = jnp.concatenate([ds[n] for n in gates.of_state], axis=-1)
         (dstate,) = jax.vjp(gates.state, carry)[1](to_state(ds_state))
-        dcarry = jax.tree.map(jnp.add, dcarry, dstate)
-        if mask is not None:  # a frozen carry passes its gradient on as it is
-            dcarry = jax.tree.map(lambda d, t: jnp.where(mask[..., None], d, t), dcarry, total)
+        dcarry = frozen(jax.tree.map(jnp.add, dcarry, dstate), total, mask)  # past the end it is passed on as it is
         norms = None if probe is None else jax.tree.map(lambda d: norm(d, d.ndim - 1), valid)
-        emitted = (
-            ds_state,
-            {n: ds[n] for n in input_alone},
-            None if taps is None else valid,
-            norms,
-        )
+        emitted = (ds_state, {n: ds[n] for n in input_alone}, None if taps is None else valid, norms)
         return (dcarry, jax.tree.map(jnp.add, dvectors, dv)), emitted
 
     state = (dlast, jax.tree.map(jnp.zeros_like, vectors))
@@ -161,20 +143,47 @@ def _backward(cell: Cell, hoisted, residuals, dlast, dcarries):
         body, state, (kept, before, mask, dcarries), reverse=True
     )
     dweights, dinputs = affine.pull(cell, hoisted, weights, gates.state(before), inputs, v, ds_state, ds_input)
+    leaves, structure = jax.tree.flatten(weights)
     summed = {i: jnp.sum(d, axis=tuple(range(h0.ndim - 1))).reshape(leaves[i].shape) for i, d in dvectors.items()}
-    dweights = [d + summed[i] if i in used else d for i, d in enumerate(jax.tree.leaves(dweights))]
+    dweights = structure.unflatten(
+        [d + summed[i] if i in summed else d for i, d in enumerate(jax.tree.leaves(dweights))]
+    )
 
     def cast(tree, like):  # what is real has a real gradient, were the state complex
         return jax.tree.map(lambda d, a: (d if jnp.iscomplexobj(a) else d.real).astype(a.dtype), tree, like)
 
     return (
-        cast(structure.unflatten(dweights), weights),
+        cast(dweights, weights),
         cast(dcarry, carry0),
         cast(dinputs, inputs),
         None,
         None if taps is None else cast(dtaps, taps),
         None if probe is None else cast(dprobe, probe),
     )
+
+
+def _through_update(gates: Gates, weights, carry0, kept):
+    """(what `update` uses of the weights, by leaf; the pullback of a step to that, the carry and the pre-activations).
+
+    Weights that `update` uses are given to each batch element by itself; their gradient is summed at the end.
+    """
+    leaves, structure = jax.tree.flatten(weights)
+    h0 = gates.state(carry0)
+    used = _used_by_update(gates, weights, carry0, jax.tree.map(lambda a: a[0], kept))
+    vectors = {i: jnp.broadcast_to(w, (*h0.shape[:-1], *(w.shape or (1,)))) for i, w in enumerate(leaves) if i in used}
+
+    def update(vectors, carry, kept):
+        now = structure.unflatten([vectors.get(i, w) for i, w in enumerate(leaves)])
+        values = {n: kept[n] if f in SLOPE_FROM_VALUE else f(kept[n]) for n, f in gates.activations.items()}
+        return as_carry(gates.update(now, carry, **values), carry)
+
+    def pull_back(carry, kept, dh):
+        _, pullback = jax.vjp(update, vectors, carry, kept)
+        dvectors, dcarry, dkept = pullback(dh)
+        slopes = {n: SLOPE_FROM_VALUE[f](kept[n]) for n, f in gates.activations.items() if f in SLOPE_FROM_VALUE}
+        return dvectors, dcarry, {n: d * slopes[n] if n in slopes else d for n, d in dkept.items()}
+
+    return vectors, pull_back
 
 
 def _used_by_update(gates: Gates, weights, carry, activated) -> set[int]:

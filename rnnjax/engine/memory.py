@@ -1,13 +1,27 @@
 """How much memory the gradient of an unrolled cell takes, and into how many segments to cut time to fit a budget."""
 
 import math
+import os
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from rnnjax.engine.unroll import unroll
 from rnnjax.types import Cell, Gates
+
+
+def segments_that_fit(cell: Cell, T: int, batch_shape: tuple[int, ...], input_size: int, outputs: str) -> int:
+    """What `unroll(..., segments="auto")` takes: the fewest whose gradient fits a quarter of the device's memory.
+
+    The rest is for parameters, optimiser, and other layers. Arguments and errors as of `plan_segments`.
+    """
+    return plan_segments(cell, T, batch_shape, input_size, device_bytes() / 4, outputs).segments
+
+
+def device_bytes() -> int:
+    """The memory of the device that JAX takes by default; of a CPU, that of the machine."""
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    return limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class Plan(NamedTuple):
@@ -64,12 +78,12 @@ def bytes_a_step(
     weights = jax.eval_shape(cell.weights, params)
     carry = jax.eval_shape(lambda w: cell.initial_carry(w, batch_shape), weights)
     x = jax.ShapeDtypeStruct((*batch_shape, input_size), jnp.float32)
-    y = jax.eval_shape(lambda p, x: unroll(cell, p, x[None], outputs="last")[1], params, x)
+    z = jax.eval_shape(cell.project, weights, x)
+    y = jax.eval_shape(cell.output, weights, carry, z)
     fixed = _bytes(x) + (2 * _bytes(y) if outputs == "every" else 0)
     if isinstance(cell.form, Gates):  # the carry and the gates, and in the backward pass the gates' gradient
         unit = _bytes(cell.form.state(carry))
         return _bytes(carry) + unit * 2 * len(cell.form.activations), fixed, _bytes(carry)
-    z = jax.eval_shape(cell.project, weights, x)
     residuals = jax.eval_shape(lambda w, c, z: jax.vjp(cell.step, w, c, z)[1], weights, carry, z)
     loop_invariant = {leaf.shape for leaf in jax.tree.leaves(weights)}
     kept = sum(_bytes(leaf) for leaf in jax.tree.leaves(residuals) if leaf.shape not in loop_invariant)

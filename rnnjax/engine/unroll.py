@@ -1,7 +1,6 @@
 """The engine: one function that runs any cell over a sequence, forwards, backwards and differentiably."""
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -9,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rnnjax.cells.check import as_carry, given_carry, like
-from rnnjax.engine.deferred import deferred_scan
+from rnnjax.cells.check import given_carry, like
+from rnnjax.engine.hooks import where
+from rnnjax.engine.memory import segments_that_fit
+from rnnjax.engine.runners import runner
 from rnnjax.engine.varying import all_varying
-from rnnjax.norms import norm
-from rnnjax.types import Array, Carry, Cell, Gates, Params
-
-METHODS = ("auto", "scan", "deferred")
+from rnnjax.types import Array, Carry, Cell, Params
 
 
 def unroll(
@@ -29,7 +27,7 @@ def unroll(
     outputs: str = "every",
     taps: Carry | None = None,
     probe: Carry | None = None,
-    segments: int = 1,
+    segments: int | str = 1,
     method: str = "auto",
     dtype: jnp.dtype | None = None,
     key: Array | None = None,
@@ -52,30 +50,32 @@ def unroll(
       probe: zeros like the carry with a leading T and without features (see `make_probe`). Their "gradient" is
         |dL/dh_t|, over features, found in the same backward pass at the price of a few numbers a step.
       segments: into how many pieces to cut time. Above 1, only the carries between pieces are kept for the backward
-        pass, and each piece is run again when its turn comes (Chen et al. 2016, arXiv:1604.06174).
-      method: "scan" is `jax.lax.scan` differentiated as it stands, for any cell and any transformation. "deferred"
-        takes the weight gradients in one matmul after the backward scan; it needs a `form` of `Gates`, and forward-mode
-        differentiation (`jax.jvp`, `jax.jacfwd`) of the result is not defined. "auto" is "deferred" where it can be.
+        pass, and each piece is run again when its turn comes (Chen et al. 2016, arXiv:1604.06174). "auto": the fewest
+        for which that fits a quarter of the device's memory, one if it does (see `memory.plan_segments`).
+      method: a name in `METHODS`. "scan" is `jax.lax.scan` differentiated as it stands, for any cell and any
+        transformation. "deferred" takes the weight gradients in one matmul after the backward scan; it needs a `form`
+        of `Gates`, and forward-mode differentiation (`jax.jvp`, `jax.jacfwd`) of the result is not defined.
+        "associative" runs all steps at once; it needs a `form` of `Linear`. "auto" chooses by the form, and by the
+        platform that the program is lowered for.
       dtype: what to compute in; that of `params` and `xs` by default.
       key: what `cell.project` draws its noise from, for all steps in one call; without one, nothing is drawn.
 
     Returns (the carry after the last step, ys).
 
-    Raises ValueError or TypeError for an unknown `method` or `outputs`, fewer than one segment, a length that cannot
+    Raises ValueError or TypeError for an unknown `method` or `outputs`, segments that cannot be, a length that cannot
     be, a dtype that is no float, and a carry, taps or probe that the cell cannot have.
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; allowed: {', '.join(METHODS)}")
+    run = runner(method, cell)
     if outputs not in ("every", "last"):
         raise ValueError(f"outputs is {outputs!r}; allowed: 'every', 'last'")
-    if method == "deferred" and not isinstance(cell.form, Gates):
-        raise ValueError("method 'deferred' needs a cell made of gates (see cells.gated); use 'scan'")
     T, *batch_shape = xs.shape[:-1]
     batch_shape = tuple(batch_shape)
-    if segments < 1:
-        raise ValueError(f"segments is {segments}; it must be 1 or more")
     if T == 0:
         raise ValueError(f"xs has no steps: shape {xs.shape}")
+    if segments == "auto":
+        segments = segments_that_fit(cell, T, batch_shape, xs.shape[-1], outputs)
+    if isinstance(segments, str) or segments < 1:
+        raise ValueError(f"segments is {segments!r}; allowed: 'auto', or 1 or more")
     lengths = clean_lengths(lengths, T, batch_shape)
 
     weights = cell.weights(params)
@@ -93,7 +93,6 @@ def unroll(
     if key is not None:  # what is drawn is drawn for all steps at once, whatever the pieces: z stands for x from here
         xs = cell.project(weights, xs, key)
         cell = cell._replace(project=_drawn)
-    run = _scan if method == "scan" or not isinstance(cell.form, Gates) else deferred_scan
 
     def piece(carry, inputs):
         xs, mask, taps, probe = inputs
@@ -108,7 +107,7 @@ def unroll(
     if outputs == "last":
         last = jax.tree.map(lambda a: a[-1] if lengths is None else last_valid(a, lengths), xs)
         y = cell.output(weights, carry, cell.project(weights, last))
-        return carry, y if lengths is None else jax.tree.map(lambda a: _where(lengths > 0, a, 0), y)
+        return carry, y if lengths is None else jax.tree.map(lambda a: where(lengths > 0, a, 0), y)
     return carry, flip(zero_past(ys, lengths))
 
 
@@ -143,7 +142,7 @@ def zero_past(values: Array, lengths: Array | None) -> Array:
     """`[T, ..., F]`, or a tree of such arrays, with zeros past each sequence's length."""
     if lengths is None:
         return values
-    return jax.tree.map(lambda a: _where(_valid(lengths, a.shape[0]), a, 0), values)
+    return jax.tree.map(lambda a: where(_valid(lengths, a.shape[0]), a, 0), values)
 
 
 def last_valid(values: Array, lengths: Array) -> Array:
@@ -182,45 +181,6 @@ def _drawn(weights, z, key=None):
     return z
 
 
-def _scan(cell, weights, carry, xs, mask, taps, probe):
-    """`lax.scan` of `cell.step`, differentiated by JAX as it stands."""
-    zs = cell.project(weights, xs)
-    shown = jax.eval_shape(cell.output, weights, carry, jax.tree.map(lambda z: z[0], zs))
-    alone = jax.eval_shape(lambda: cell.initial_carry(weights, ()))
-    batch_ndim = jax.tree.leaves(carry)[0].ndim - jax.tree.leaves(alone)[0].ndim
-    inside = _features(carry, batch_ndim) > 4 * _features(shown, batch_ndim)
-
-    def body(carry, inputs):
-        z, mask, tap, probe = inputs
-        new = as_carry(cell.step(weights, carry, z), carry)
-        if tap is not None:
-            new = jax.tree.map(lambda a, b: a + b.astype(a.dtype), new, tap)
-        if probe is not None:
-            new = jax.tree.map(_probed, new, probe)
-        if mask is not None:
-            new = jax.tree.map(lambda a, old: _where(mask, a, old), new, carry)
-        return new, (cell.output(weights, new, z) if inside else new)
-
-    carry, ys = lax.scan(body, carry, (zs, mask, taps, probe))
-    return carry, ys if inside else cell.output(weights, ys, zs)
-
-
-def _probed(h, dummy):
-    return _probe_identity(h, dummy) if jnp.issubdtype(h.dtype, jnp.inexact) else h
-
-
-@jax.custom_vjp
-def _probe_identity(h, dummy):
-    return h
-
-
-def _probed_backward(dummy, dh):
-    return dh, norm(dh, dummy.ndim).astype(dummy.dtype)
-
-
-_probe_identity.defvjp(lambda h, dummy: (h, dummy), _probed_backward)
-
-
 def _in_segments(piece, carry, inputs, segments, T, batch_shape):
     length = -(-T // segments)
     segments = -(-T // length)
@@ -255,10 +215,6 @@ def _valid(lengths, T):
     return jnp.arange(T).reshape(T, *[1] * lengths.ndim) < lengths
 
 
-def _where(mask, a, b):
-    return jnp.where(mask.reshape(*mask.shape, *[1] * (a.ndim - mask.ndim)), a, b)
-
-
 def _all_in_precision(dtype, weights, xs, carry):
     """All three cast to `dtype`, or to what weights and xs are in together; where they are integers, the default."""
     if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
@@ -275,8 +231,3 @@ def in_precision(a: Array, dtype: Any) -> Array:
         return a.astype(jnp.result_type(dtype, jnp.complex64))
     real = jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else dtype
     return a.astype(real) if jnp.issubdtype(a.dtype, jnp.inexact) else a
-
-
-def _features(tree, batch_dimensions):
-    """How many numbers a sequence has in `tree`."""
-    return sum(math.prod(leaf.shape[batch_dimensions:]) for leaf in jax.tree.leaves(tree))

@@ -53,7 +53,7 @@ def gradient_of(method: str) -> Callable[..., tuple[Carry, Array]]:
 
 
 def check_gradient(
-    gradient: str, *, method: str = "auto", segments: int = 1, cotangent_clip: float = 0.0, **backwards: bool
+    gradient: str, *, method: str = "auto", segments: int | str = 1, cotangent_clip: float = 0.0, **backwards: bool
 ) -> None:
     """Raises ValueError in one line where `gradient` cannot be had together with the other options.
 
@@ -74,19 +74,19 @@ def check_gradient(
             f"cotangent_clip={cotangent_clip!r} clips a backward pass, and gradient={gradient!r} has none; "
             "allowed: cotangent_clip=0, or a gradient of bptt or tbptt:K"
         )
-    if cotangent_clip and method == "deferred":
+    if cotangent_clip and method not in ("auto", "scan"):
         raise ValueError(
-            f"method='deferred' has a backward pass of its own, which cotangent_clip={cotangent_clip!r} cannot clip; "
+            f"method={method!r} has a backward pass of its own, which cotangent_clip={cotangent_clip!r} cannot clip; "
             "allowed: method='auto' or 'scan'"
         )
-    if method == "deferred" and online:
+    if method not in ("auto", "scan") and online:
         raise ValueError(
-            f"method='deferred' is of a backward pass, and gradient={gradient!r} has none; "
+            f"method={method!r} is of a backward pass, and gradient={gradient!r} has none; "
             "allowed: method='auto' or 'scan'"
         )
-    if segments > 1 and online:
+    if segments != 1 and online:
         raise ValueError(
-            f"segments={segments} spares a backward pass memory, and gradient={gradient!r} has none; "
+            f"segments={segments!r} spares a backward pass memory, and gradient={gradient!r} has none; "
             "allowed: segments=1"
         )
 

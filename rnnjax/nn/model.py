@@ -49,7 +49,7 @@ class SequenceModel(nnx.Module):
         bidirectional: bool = False,
         dtype: jnp.dtype | None = None,
         method: str = "auto",
-        segments: int = 1,
+        segments: int | str = 1,
         gradient: str = "bptt",
         cotangent_clip: float = 0.0,
         rngs: nnx.Rngs,

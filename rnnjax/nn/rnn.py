@@ -10,10 +10,11 @@ from flax import nnx
 from flax.nnx.nn.recurrent import flip_sequences
 
 from rnnjax.cells.check import check_cell
+from rnnjax.engine.runners import check_method
 from rnnjax.engine.unroll import clean_lengths, in_precision, make_probe, make_taps, unroll
 from rnnjax.gradients.methods import check_gradient, gradient_of
 from rnnjax.gradients.penalties import clip_cotangent
-from rnnjax.types import Array, Carry, Cell, Gates, Params
+from rnnjax.types import Array, Carry, Cell, Params
 
 
 def concatenate(a: Array, b: Array) -> Array:
@@ -58,7 +59,7 @@ class RNN(nnx.Module):
         keep_order: bool = False,
         dtype: jnp.dtype | None = None,
         method: str = "auto",
-        segments: int = 1,
+        segments: int | str = 1,
         gradient: str = "bptt",
         cotangent_clip: float = 0.0,
         unroll: int = 1,
@@ -75,8 +76,7 @@ class RNN(nnx.Module):
                 raise ValueError(f"{name} is {value!r}; allowed: {default}, as a cell has no state but its carry")
         check_cell(cell, in_features)
         check_gradient(gradient, method=method, segments=segments, cotangent_clip=cotangent_clip, reverse=reverse)
-        if method == "deferred" and not isinstance(cell.form, Gates):
-            raise ValueError("method 'deferred' needs a cell made of gates (see cells.gated); allowed: 'auto', 'scan'")
+        check_method(method, cell)
         self.parameters = nnx.Dict(
             {name: nnx.Param(value) for name, value in cell.init(rngs.params(), in_features).items()}
         )

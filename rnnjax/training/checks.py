@@ -6,7 +6,7 @@ import functools
 import jax
 
 from rnnjax.cells.check import check_cell
-from rnnjax.engine.unroll import METHODS
+from rnnjax.engine.runners import METHODS, check_method
 from rnnjax.gradients.methods import check_gradient
 from rnnjax.gradients.penalties import PENALTIES, orthogonal
 from rnnjax.tasks import check_causal
@@ -25,9 +25,8 @@ from rnnjax.training.config import (
     unknown_setting,
 )
 from rnnjax.training.refusals import one_of
-from rnnjax.types import Gates
 
-COUNTS = ("seq_len", "hidden_size", "num_layers", "batch_size", "steps", "eval_every", "eval_batch", "segments")
+COUNTS = ("seq_len", "hidden_size", "num_layers", "batch_size", "steps", "eval_every", "eval_batch")
 TINY, HUGE, IN_FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127, "as float32 holds them (1.2e-38 to 3.4e38)"
 
 _ONLINE = lambda gradient: gradient in ("rtrl", "snap1", "uoro")  # noqa: E731
@@ -52,6 +51,7 @@ def check(config: Config) -> None:
     one_of("method", config.method, METHODS)
     for name in COUNTS:
         _require(config, name, lambda v: 1 <= v < 2**31, "1 or more, below 2^31")
+    _require(config, "segments", lambda v: v == "auto" or (type(v) is int and v >= 1), "auto, or 1 or more")
     for name in ("lr", "final_lr"):
         _require(config, name, lambda v: TINY <= v <= HUGE, f"a finite number above 0, {IN_FLOAT32}")
     for name in ("weight_decay", "clip", "cotangent_clip", *PENALTIES):
@@ -77,10 +77,7 @@ def check(config: Config) -> None:
     task = make_task(config)  # a task knows what lengths it can have
     check_causal(task, config.task, bidirectional=config.bidirectional)
     width = config.embedding_size or (config.hidden_size if task.tokens else task.input_size)
-    has_gates = _has_gates(factory_of(config, "cell"), dataclasses.replace(config, seed=0, lr=1.0), width)
-    if config.method == "deferred" and (not has_gates or config.cotangent_clip):
-        why = "cotangent_clip changes each step" if has_gates else f"cell {config.cell!r} has no gates"
-        raise ValueError(f"method='deferred' is not for this run, as {why}; allowed: auto, scan")
+    _check_cell(factory_of(config, "cell"), dataclasses.replace(config, seed=0, lr=1.0), width)
     if config.residual and config.num_layers == 1 and width != config.hidden_size * (1 + config.bidirectional):
         raise ValueError(
             f"residual=True changes nothing with num_layers=1 and inputs {width} wide; allowed: num_layers of 2 or more"
@@ -93,14 +90,14 @@ def check(config: Config) -> None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _has_gates(factory, config, width):
-    """Whether the cell has gates. Raises ValueError where the cell breaks a promise of `Cell`."""
+def _check_cell(factory, config, width):
+    """Raises ValueError where the cell breaks a promise of `Cell`, or cannot be run by the config's method."""
     cell = make_cell(config)
     try:
         check_cell(cell, width)
+        check_method(config.method, cell)
     except (TypeError, ValueError) as error:
         raise ValueError(f"cell {config.cell!r}: {error}") from error
-    return isinstance(cell.form, Gates)
 
 
 def _check_options(kind, config):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rnnjax.cells import CELLS
-from rnnjax.engine.unroll import METHODS
+from rnnjax.engine.runners import METHODS
 from rnnjax.tasks import TASKS
 from rnnjax.training import own_files
 from rnnjax.training.options import REQUIRED, Option, Options, options_of
@@ -69,7 +69,7 @@ class Config:
 
     dtype: str = _field("float32", "what to compute in: " + ", ".join(DTYPES))
     method: str = _field("auto", "how to differentiate time: " + ", ".join(METHODS))
-    segments: int = _field(1, "pieces of time that are run again in the backward pass, to save memory")
+    segments: int | str = _field(1, "pieces of time that are run again in the backward pass, to save memory; or auto")
 
     def __post_init__(self):
         for kind, table in OWNERS.items():

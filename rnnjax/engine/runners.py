@@ -1,0 +1,51 @@
+"""Every way to run a cell over a sequence: one table, one signature, and the one place that chooses.
+
+A runner is `(cell, weights, carry, xs, mask, taps, probe) -> (the last carry, ys [T, ..., O])`. All agree with `scan`
+in values, gradients, taps and probe, whatever the lengths.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rnnjax.engine.deferred import deferred
+from rnnjax.engine.linear import associative, by_platform
+from rnnjax.engine.scan import scan
+from rnnjax.types import Cell, Gates, Linear
+
+
+class Runner(NamedTuple):
+    """One way through time."""
+
+    run: Callable
+    form: type  # that `Cell.form` must be of; `object` for any cell
+    of: str  # such cells, in words
+
+
+RUNNERS = {
+    "scan": Runner(scan, object, "any cell"),
+    "deferred": Runner(deferred, Gates, "a cell made of gates (see cells.gated)"),
+    "associative": Runner(associative, Linear, "a cell that is linear in its carry (see cells.linear)"),
+}
+METHODS = ("auto", *RUNNERS)
+
+
+def runner(method: str, cell: Cell) -> Callable:
+    """The runner of that name; for "auto", the quickest that the cell can have where the program will run.
+
+    Raises ValueError as `check_method` does.
+    """
+    check_method(method, cell)
+    if method != "auto":
+        return RUNNERS[method].run
+    if isinstance(cell.form, Linear):
+        return by_platform
+    return deferred if isinstance(cell.form, Gates) else scan
+
+
+def check_method(method: str, cell: Cell) -> None:
+    """Raises ValueError for a name that is none of `METHODS`, and for a runner that the cell cannot have."""
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; allowed: {', '.join(METHODS)}")
+    if method != "auto" and not isinstance(cell.form, RUNNERS[method].form):
+        allowed = [name for name in METHODS if name == "auto" or isinstance(cell.form, RUNNERS[name].form)]
+        raise ValueError(f"method {method!r} needs {RUNNERS[method].of}; allowed: {', '.join(map(repr, allowed))}")
