@@ -324,6 +324,7 @@ def test_a_carry_may_be_any_pytree(name):
         (leaky(initial_carry=lambda weights, shape: None), "initial_carry returns None, without an array"),
         (leaky(initial_carry=lambda w, s: jnp.zeros((*s, H), int)), "step returns a carry whose part is float32"),
         (leaky(step=lambda p, h, x: (h, x)), r"step returns a carry of structure \(\*, \*\); allowed: \*, that of"),
+        (leaky(step=lambda p, h, x: None), "step returns None, as a function without `return` does; allowed: the new"),
         (leaky(step=lambda p, h, x: h[..., 1:]), r"step returns a carry whose part has shape \(3,\); allowed: \(4,\)"),
         (leaky(step=lambda p, h, x: h + 1j), "step returns a carry whose part is complex64; allowed: float32"),
         (leaky(step=lambda p, h, x: h @ p["W"]), "step raises TypeError: dot_general"),

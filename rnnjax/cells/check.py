@@ -52,6 +52,8 @@ def as_carry(new: Carry, carry: Carry, part: str = "step") -> Carry:
     Raises TypeError or ValueError where structure or shape differ, or where the cast would lose more than precision: an
     imaginary part, or a fraction.
     """
+    if new is None:
+        raise TypeError(f"{part} returns None, as a function without `return` does; allowed: the new carry")
     expected, found = jax.tree.structure(carry), jax.tree.structure(new)
     if expected != found:
         found, expected = _written(found), _written(expected)

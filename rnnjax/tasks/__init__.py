@@ -5,6 +5,7 @@ from collections.abc import Callable
 from rnnjax.tasks.adding import adding
 from rnnjax.tasks.common import SPLITS, check_batch, check_causal, draw
 from rnnjax.tasks.copy import copy
+from rnnjax.tasks.language import bits_per_character, generate
 from rnnjax.tasks.ngram import fit_ngram
 from rnnjax.tasks.text import TextData, decode, encode, ngram_bits_per_character, text, text_data, text_source
 from rnnjax.types import Task
@@ -25,6 +26,7 @@ __all__ = [
     "TASKS",
     "TextData",
     "adding",
+    "bits_per_character",
     "check_batch",
     "check_causal",
     "copy",
@@ -32,6 +34,7 @@ __all__ = [
     "draw",
     "encode",
     "fit_ngram",
+    "generate",
     "ngram_bits_per_character",
     "text",
     "text_data",

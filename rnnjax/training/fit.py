@@ -159,9 +159,11 @@ def find_shards(config: Config, workdir: str | os.PathLike | None, shards: int) 
     allowed = f"a divisor of config.batch_size={config.batch_size} up to {jax.device_count()}, the number of devices"
     if not shards and workdir is not None and Path(workdir, "config.json").is_file():
         shards = runs.read_config(workdir).get("numbers", {}).get("shards", 0)
-        if shards > jax.device_count():
+        if shards > (count := jax.device_count()):
             raise BadSetting(
-                f"{workdir} began with {shards} shards; allowed: {allowed}, with --shards and --accept_changes"
+                f"{workdir} began with each batch split over {shards} devices, and JAX has {count} here; allowed: as many "
+                f'(from Python: jax.config.update("jax_num_cpu_devices", {shards}) before JAX is first used), or other '
+                f"last bits, by --shards={count} --accept_changes (from Python: shards={count}, accept_changes=True)"
             )
     if shards and (shards > jax.device_count() or config.batch_size % shards):
         raise BadSetting(f"shards={shards}: allowed: {allowed}")

@@ -98,7 +98,7 @@ class TrainedRun:
         More steps with a constant learning rate are those of a run that was longer from the start, bit for bit.
 
         Args:
-          how: `progress`, `stop` and `save_seconds` of `fit`, and `accept_changes` where there is a directory.
+          how: `progress`, `stop` and `save_seconds` of `fit`, and where there is a directory `accept_changes` and `shards`.
 
         Raises ValueError where it cannot go on: a schedule that has ended, a run that diverged, a trial of a sweep.
         """
