@@ -176,6 +176,23 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(call, line, tmp_path)
     assert "\n" not in str(error.value) and not (tmp_path / "there").exists()
 
 
+def test_what_is_refused_leaves_a_finished_run_as_it_is(whole, tmp_path):
+    path = whole.save(tmp_path / "run")
+    record = json.loads((path / "config.json").read_text())
+    record["numbers"]["shards"] = 64  # as on a machine of 64 cores
+    (path / "config.json").write_text(json.dumps(record))
+    files = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    for how, line in (
+        ({}, r"split over 64 devices, and JAX has \d+ here; .*shards=\d+, accept_changes=True"),
+        ({"shards": 1}, "shards was 64 when this run began, now 1"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            rnnjax.load(path).resume(2, progress=False, **how)
+        assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == files
+    longer = rnnjax.load(path).resume(2, progress=False, shards=1, accept_changes=True)
+    assert longer.steps == 8 and rnnjax.load(path).shards == 1
+
+
 def test_runs_that_cannot_go_on_say_so(whole):
     cosine = dataclasses.replace(whole, config=dataclasses.replace(CONFIG, schedule="cosine"))
     with pytest.raises(ValueError, match="schedule='cosine' is for 6 steps"):

@@ -82,9 +82,8 @@ def train_in(
       config: checked settings.
       how: `progress`, `stop` and `save_seconds`; these and the others are as in `fit`.
     """
-    info = device_info()
-    count = find_shards(config, workdir, shards)
-    info["numbers"]["shards"] = count
+    info = run_info(config, workdir, shards)
+    count = info["numbers"]["shards"]
     traced = traced_run(config, count)
     with runs.open_run(workdir, outputs.config_dict(config), info, sources, accept_changes) as run:
         return train_on(config, traced, count, restored(run, config, traced), run, **how)
@@ -154,6 +153,13 @@ def restored(run: runs.Run, config: Config, traced: Traced) -> Begun | None:
     return Begun(state, runs.read_rows(run.path), flow, float(seconds))
 
 
+def run_info(config: Config, workdir: str | os.PathLike, shards: int) -> dict[str, Any]:
+    """What a run in this directory is computed on, as `runs.open_run` records and compares it."""
+    info = device_info()
+    info["numbers"]["shards"] = find_shards(config, workdir, shards)
+    return info
+
+
 def find_shards(config: Config, workdir: str | os.PathLike | None, shards: int) -> int:
     """The devices that split each batch: as `shards` says, or as the run began, or as its sizes make quick."""
     allowed = f"a divisor of config.batch_size={config.batch_size} up to {jax.device_count()}, the number of devices"
@@ -161,9 +167,9 @@ def find_shards(config: Config, workdir: str | os.PathLike | None, shards: int) 
         shards = runs.read_config(workdir).get("numbers", {}).get("shards", 0)
         if shards > (count := jax.device_count()):
             raise BadSetting(
-                f"{workdir} began with each batch split over {shards} devices, and JAX has {count} here; allowed: as many "
-                f'(from Python: jax.config.update("jax_num_cpu_devices", {shards}) before JAX is first used), or other '
-                f"last bits, by --shards={count} --accept_changes (from Python: shards={count}, accept_changes=True)"
+                f"{workdir} began with each batch split over {shards} devices, and JAX has {count} here; allowed: as "
+                f'many (from Python: jax.config.update("jax_num_cpu_devices", {shards}) before JAX is first used), or '
+                f"other last bits, by --shards={count} --accept_changes (Python: shards={count}, accept_changes=True)"
             )
     if shards and (shards > jax.device_count() or config.batch_size % shards):
         raise BadSetting(f"shards={shards}: allowed: {allowed}")

@@ -98,11 +98,11 @@ class TrainedRun:
         More steps with a constant learning rate are those of a run that was longer from the start, bit for bit.
 
         Args:
-          how: `progress`, `stop` and `save_seconds` of `fit`, and where there is a directory `accept_changes` and `shards`.
+          how: `progress`, `stop` and `save_seconds` of `fit`, and in a directory `accept_changes` and `shards`.
 
         Raises ValueError where it cannot go on: a schedule that has ended, a run that diverged, a trial of a sweep.
         """
-        from rnnjax.training.fit import Begun, fit, train_on  # which are made of this
+        from rnnjax.training.fit import Begun, fit, run_info, train_on  # which are made of this
 
         config = self.config
         if steps is not None:
@@ -113,7 +113,11 @@ class TrainedRun:
         check_precision(config)
         if self.workdir is not None:
             if config != self.config:
-                runs.lengthen_run(self.workdir, outputs.config_dict(self.config), outputs.config_dict(config))
+                settings, sources = outputs.config_dict(self.config), outputs.sources(config)
+                info = run_info(config, self.workdir, how.get("shards", 0))
+                with runs.open_run(self.workdir, settings, info, sources, how.get("accept_changes", False)):
+                    pass  # what is refused is refused before the run loses its end
+                runs.lengthen_run(self.workdir, settings, outputs.config_dict(config))
             return fit(config, self.workdir, **how)
         now = outputs.sources(config)
         if changed := changed_sources(source_record(self.sources), source_record(now)):
