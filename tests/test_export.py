@@ -61,8 +61,6 @@ def test_what_a_platform_cannot_do_is_found():
 def test_every_runner_of_the_engine(method, kind):
     """Values, gradients, taps and probe, with lengths, in reverse and in segments; and the last output alone."""
     cell = ONE_EACH[kind]
-    if method == "deferred" and not isinstance(cell.form, Gates):
-        pytest.skip("no form of gates")
     params, xs = problem(cell)
     taps, probe = (
         jax.eval_shape(lambda p, make=make: make(cell, p, T, (B,)), params) for make in (make_taps, make_probe)
@@ -77,7 +75,11 @@ def test_every_runner_of_the_engine(method, kind):
         every = slopes(params, xs, taps, probe, lengths=lengths, reverse=True, segments=2)
         return every, slopes(params, xs, taps, probe, outputs="last")
 
-    lower(run, params, xs, taps, probe, jnp.ones(B, jnp.int32))
+    try:
+        lower(run, params, xs, taps, probe, jnp.ones(B, jnp.int32))
+    except ValueError as error:  # a runner that is for cells of another form
+        assert method not in ("auto", "scan") and str(error).startswith(f"method {method!r} needs")
+        assert method != "deferred" or not isinstance(cell.form, Gates)
 
 
 @pytest.mark.parametrize("method", [name.replace("K", "2") for name in GRADIENTS])
