@@ -11,10 +11,21 @@ import pytest
 from rnnjax.cells import CELLS, lstm
 
 HIDDEN = 4
+# Their programs run once and are held to an oracle by a tolerance: it is compiling them that takes time.
+QUICKLY_COMPILED = {"test_credit", "test_forward_mode", "test_modules", "test_training", "test_triage"}
 CASES = dict(CELLS) | {
     "lstm-peepholes": lambda hidden_size: lstm(hidden_size, peepholes=True),
     "lstm-coupled": lambda hidden_size: lstm(hidden_size, coupled=True, peepholes=True),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly(request):
+    """XLA without its optimisations where no bits are compared with another process's, nor memory or time measured."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", request.module.__name__ in QUICKLY_COMPILED)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(params=CASES)
