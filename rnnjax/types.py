@@ -101,6 +101,13 @@ def prepared(cell: Cell, params: Params) -> tuple[Cell, Weights]:
     return cell._replace(weights=_params_themselves), cell.weights(params)
 
 
+def gates_of(cell: Cell) -> Gates:
+    """The form of a cell that is made of gates. Raises TypeError for another one."""
+    if not isinstance(cell.form, Gates):
+        raise TypeError(f"the cell's form is {type(cell.form).__name__}; allowed: Gates")
+    return cell.form
+
+
 class Batch(NamedTuple):
     """One minibatch of a task. Time-major."""
 

@@ -85,6 +85,18 @@ def test_every_runner_of_the_engine(kind, method):
     lower(run, params, xs, taps, probe, jnp.ones(B, jnp.int32))
 
 
+@pytest.mark.parametrize(
+    ("cell", "on_a_cpu_alone"),
+    [(lstm(H), f"tensor<{B}x{H + D + 1}xf32>"), (lru(H), "stablehlo.while")],  # [h, x, 1]; step by step
+    ids=["lstm", "lru"],
+)
+def test_the_runner_is_that_of_the_platform_it_is_lowered_for(cell, on_a_cpu_alone):
+    run = jax.jit(jax.grad(lambda p, xs: jnp.sum(unroll(cell, p, xs)[1])))
+    for platform in ("cpu", "cuda", "tpu"):
+        exported = jax.export.export(run, platforms=(platform,))(*problem(cell))
+        assert (on_a_cpu_alone in exported.mlir_module()) == (platform == "cpu")
+
+
 @pytest.mark.parametrize("method", [name.replace("K", "2") for name in GRADIENTS])
 def test_every_gradient_method(method):
     cell = gru(H)

@@ -4,6 +4,7 @@ import functools
 import inspect
 import numbers
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,12 +91,12 @@ def gated(
         return {name: s[name] + z[name] if name in s and name in z else s.get(name, z.get(name)) for name in names}
 
     gates = Gates(affine, activations, update, (lambda c: c.h) if carry else (lambda c: c), of_state)
+    return Cell(init, initial_carry, functools.partial(_step, gates), project, form=gates)
 
-    def step(weights: Weights, carry: Carry, z: dict[str, Array]) -> Carry:
-        s = affine(weights, gates.state(carry), z)
-        return update(weights, carry, **{name: activations[name](s[name]) for name in names})
 
-    return Cell(init, initial_carry, step, project, form=gates)
+def _step(gates: Gates, weights: Weights, carry: Carry, z: Any) -> Carry:
+    s = gates.affine(weights, gates.state(carry), z)
+    return gates.update(weights, carry, **{name: phi(s[name]) for name, phi in gates.activations.items()})
 
 
 def check_hidden_size(hidden_size: int) -> None:

@@ -50,19 +50,20 @@ def record_units(cell: Cell, params: Params, xs: Array, carry: Carry | None = No
     before, _ = carries_around(cell, weights, xs, carry)
     zs = cell.project(weights, xs)
     found = Units({}, {}, {}, None, None)
-    if not isinstance(cell.form, Gates):
+    form = cell.form
+    if not isinstance(form, Gates):
         _, recorded = interpret(lambda c: cell.step(weights, c, zs), before)
         _number(found, recorded)
     else:
-        pre = cell.form.affine(weights, cell.form.state(before), zs)
+        pre = form.affine(weights, form.state(before), zs)
         gates = {}
-        for name, activation in cell.form.activations.items():
+        for name, activation in form.activations.items():
             gates[name], recorded = interpret(activation, pre[name])
             if len(recorded) == 1:
                 getattr(found, recorded[0][0])[name] = gates[name]
             else:
                 _number(found, recorded)
-        _, recorded = interpret(lambda c: cell.form.update(weights, c, **gates), before)
+        _, recorded = interpret(lambda c: form.update(weights, c, **gates), before)
         _number(found, recorded)
     retention = _retention(cell, weights, before, zs)
     timescale = jax.tree.map(_timescale, retention)

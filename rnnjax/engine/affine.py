@@ -14,7 +14,7 @@ from jax.extend.core import Literal
 
 from rnnjax.cells.gated import split
 from rnnjax.engine.varying import all_varying
-from rnnjax.types import Array, Cell, Weights
+from rnnjax.types import Array, Cell, Weights, gates_of
 
 
 def in_loop(cell: Cell, hoisted: bool, weights: Weights, h: Array, inputs: Any) -> Callable:
@@ -23,7 +23,7 @@ def in_loop(cell: Cell, hoisted: bool, weights: Weights, h: Array, inputs: Any) 
     Where every gate sees both h and x, v = [h, x, 1] and the weights are [W_h; W_x; b]: one matmul a step, and one for
     the gradient of all three. Elsewhere v is None.
     """
-    gates = cell.form
+    gates = gates_of(cell)
     if hoisted:
         return lambda h, z: (gates.affine(weights, h, z), None)
     H, D = h.shape[-1], inputs.shape[-1]
@@ -41,7 +41,7 @@ def in_loop(cell: Cell, hoisted: bool, weights: Weights, h: Array, inputs: Any) 
 
 def pull_to_state(cell: Cell, hoisted: bool, weights: Weights, h: Array, inputs: Any) -> Callable[[Array], Array]:
     """`gradient by the pre-activations of the gates that see h, side by side -> gradient by h`, for one step."""
-    gates, H = cell.form, h.shape[-1]
+    gates, H = gates_of(cell), h.shape[-1]
     if hoisted:
         z = jax.tree.map(lambda a: jnp.zeros((H, *a.shape[h.ndim :]), a.dtype), inputs)
     else:
@@ -72,7 +72,7 @@ def pull(
     ds_input: dict[str, Array],
 ) -> tuple[Weights, Any]:
     """The gradients by (weights, inputs) of all steps at once, from v and the gradients by the pre-activations."""
-    gates = cell.form
+    gates = gates_of(cell)
     H = h.shape[-1]
     if v is not None:
         D = inputs.shape[-1]
@@ -119,7 +119,7 @@ def _projected(cell, weights, D):
 
 def _joined(cell: Cell, weights: Weights, H: int, D: int):
     """[W_h; W_x; b] `[H + D + 1, G H]`, or None unless every gate sees h and x, each through one matrix."""
-    gates = cell.form
+    gates = gates_of(cell)
     names = tuple(gates.activations)
     if gates.of_state != names:
         return None

@@ -19,7 +19,7 @@ from rnnjax.cells.check import as_carry
 from rnnjax.engine import affine
 from rnnjax.engine.hooks import frozen, tapped
 from rnnjax.norms import norm
-from rnnjax.types import Array, Carry, Cell, Gates, Weights
+from rnnjax.types import Array, Carry, Cell, Gates, Weights, gates_of
 
 # d activation / ds in terms of the activation's own value, so that the pre-activation need not be kept.
 SLOPE_FROM_VALUE = {
@@ -51,7 +51,7 @@ def _widening_pays(cell, weights, carry, xs) -> bool:
     """
     if not hasattr(xs, "shape"):
         return False
-    D, H = xs.shape[-1], cell.form.state(carry).shape[-1]
+    D, H = xs.shape[-1], gates_of(cell).state(carry).shape[-1]
     rows = math.prod(xs.shape[1:-1])
     few = isinstance(rows, int) and rows < 4  # of an exported function they may be a symbol
     return D <= 4 * H and not (few and D >= 4) and affine.projection(cell, weights, D) is not None
@@ -95,7 +95,7 @@ def _after(before, last):
 
 def _forward(cell: Cell, hoisted, weights, carry, inputs, mask, taps):
     """(the last carry, the carries before each step, (v of each step, see `affine.in_loop`, and its activations))."""
-    gates = cell.form
+    gates = gates_of(cell)
     linear = affine.in_loop(cell, hoisted, weights, gates.state(carry), inputs)
 
     def body(carry, step_inputs):
@@ -116,7 +116,7 @@ def _forward(cell: Cell, hoisted, weights, carry, inputs, mask, taps):
 
 
 def _backward(cell: Cell, hoisted, residuals, dlast, dcarries):
-    gates = cell.form
+    gates = gates_of(cell)
     weights, carry0, inputs, mask, taps, probe, before, (v, kept) = residuals
     h0 = gates.state(carry0)
     vectors, pull_update = _through_update(gates, weights, carry0, kept)
