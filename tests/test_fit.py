@@ -161,6 +161,7 @@ REFUSED = {
     "a setting": (lambda path: rnnjax.fit(Config(cell="lsmt"), path), "unknown config.cell 'lsmt'; did you mean"),
     "float64": (lambda path: rnnjax.fit(Config(dtype="float64"), path), "jax_enable_x64=True"),
     "shards": (lambda path: rnnjax.fit(CONFIG, path, shards=7), "shards=7: allowed: a divisor"),
+    "a giant": (lambda path: rnnjax.fit(dataclasses.replace(CONFIG, hidden_size=10**6), path), "state need 11176 GiB"),
     "no run": (rnnjax.load, "has no config.json"),
     "no sweep": (rnnjax.results, "it has no trials"),
     "an option": (lambda path: rnnjax.sweep(CONFIG, {}, path, lane=2), "unknown option 'lane'; did you mean 'lanes'"),

@@ -1,6 +1,7 @@
 """A run traced from shapes alone before anything is written: what cannot run is one line that says where."""
 
 import contextlib
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -60,8 +61,19 @@ def errors_in_one_line(config: Config) -> Iterator[None]:
 
 
 def trace(init: Callable, chunk: Callable, inputs: tuple, data: Any) -> None:
-    """Traces both with the shapes of `inputs` and `data`: a later call with such ones finds the traces there."""
-    jax.eval_shape(chunk, jax.eval_shape(init, *inputs), inputs[1], data)
+    """Traces both with the shapes of `inputs` and `data`: a later call with such ones finds the traces there.
+
+    Raises BadSetting for a state that is plainly larger than this machine's memory.
+    """
+    state = jax.eval_shape(init, *inputs)
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there and jax.default_backend() == "cpu":
+        raise BadSetting(
+            f"parameters and optimiser state need {needed / 2**30:.0f} GiB of memory, and this machine has "
+            f"{there / 2**30:.0f}; allowed: a smaller hidden_size or num_layers, or fewer runs at once"
+        )
+    jax.eval_shape(chunk, state, inputs[1], data)
 
 
 def _place(error):
