@@ -33,7 +33,7 @@ def main(_) -> int:
     except (ValueError, TypeError) as error:
         raise BadSetting(str(error)) from error
     title = f"{short_name(config.cell)} on {short_name(config.task)}, T = {subject.batch.inputs.shape[0]}: " + (
-        f"{Path(workdir).name}" if workdir else "at initialisation"
+        f"run {Path(workdir).name}" if workdir else "at initialisation"
     )
     print(write_page(subject, out, title))
     print(f"wrote {out / 'index.html'} and {out / 'diagnostics.json'}")
