@@ -48,7 +48,7 @@ def main(_) -> int:
     if EXECUTOR.value == "ray":
         return on_ray(trials, options)
     job, failed = join_job(COORDINATOR.value, PROCESSES.value, PROCESS.value), None
-    with runs.stop_signals() as signals:
+    with runs.stop_signals(last=True) as signals:
         try:
             finished = run_sweep(trials, WORKDIR.value, processes.Stop(signals, job), options)
         except runs.RunFailed as error:  # of some trials, at its end
@@ -72,7 +72,7 @@ def on_ray(trials: list[Config], options: Options) -> int:
         raise BadSetting("--executor=ray: allowed where Ray is installed: pip install ray")
     from rnnjax.sweeps.ray_executor import run_on_ray
 
-    with runs.stop_signals() as stop:
+    with runs.stop_signals(last=True) as stop:
         if run_on_ray(trials, WORKDIR.value, stop, options, RAY_ADDRESS.value, flags.FLAGS["config"].value):
             print(f"{len(trials)} trials done in {WORKDIR.value}/trials")
             return runs.EXIT_DONE

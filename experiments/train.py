@@ -35,7 +35,7 @@ def main(_) -> int:
         show(finished, Path(WORKDIR.value))
         return runs.EXIT_DONE
     how = {"accept_changes": ACCEPT.value, "shards": SHARDS.value, "save_seconds": SAVE_SECONDS.value}
-    with runs.stop_signals() as stop:
+    with runs.stop_signals(last=True) as stop:
         run = train_in(WORKDIR.value, config, sources, stop=stop, **how)
     if run.result is None:
         print(f"stopped; the same command resumes {WORKDIR.value}", file=sys.stderr)

@@ -503,6 +503,13 @@ def test_stop_signals():
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(1)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    try:
+        with runs.stop_signals(last=True):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)  # while the program shuts down: it was done
+        assert signal.getsignal(signal.SIGINT) == before[1]
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
 
 
 # ---- array files

@@ -212,7 +212,8 @@ def _recurrent_matrix(s: Subject) -> Section:
     W = params.get("W_h")
     if W is None or W.ndim != 2 or W.shape[1] % W.shape[0]:
         return Section({}, [], "There is no W_h of shape [H, G H], so that its spectrum was left out.")
-    found = jax.device_get(recurrent_matrix(gate_blocks(W)))
+    cpu = jax.local_devices(backend="cpu")[0]  # where eigenvalues can be had
+    found = jax.device_get(recurrent_matrix(jax.device_put(gate_blocks(W), cpu)))
     names = (
         cell.form.of_state if isinstance(cell.form, Gates) else [f"block {k}" for k in range(len(found.eigenvalues))]
     )

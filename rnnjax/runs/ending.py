@@ -20,8 +20,12 @@ class StopRequest(Protocol):
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[StopRequest]:
-    """Yields an object whose `requested` becomes True at SIGTERM or Ctrl-C; a second Ctrl-C interrupts at once."""
+def stop_signals(last: bool = False) -> Iterator[StopRequest]:
+    """Yields an object whose `requested` becomes True at SIGTERM or Ctrl-C; a second Ctrl-C interrupts at once.
+
+    Where what is done inside is the `last` thing that a program does, SIGTERM finds it done from then on: one that
+    comes while Python shuts down does not make a failure of it.
+    """
     stop = types.SimpleNamespace(requested=False)
 
     def handle(number, frame):
@@ -34,4 +38,5 @@ def stop_signals() -> Iterator[StopRequest]:
         yield stop
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+            if not (last and number == signal.SIGTERM):
+                signal.signal(number, handler or signal.SIG_DFL)
