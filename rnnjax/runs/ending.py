@@ -38,5 +38,5 @@ def stop_signals(last: bool = False) -> Iterator[StopRequest]:
         yield stop
     finally:
         for number, handler in previous.items():
-            if not (last and number == signal.SIGTERM):
-                signal.signal(number, handler or signal.SIG_DFL)
+            done = last and number == signal.SIGTERM  # of all handlers, Python keeps this one while it shuts down
+            signal.signal(number, signal.SIG_IGN if done else handler or signal.SIG_DFL)
