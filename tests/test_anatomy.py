@@ -38,6 +38,7 @@ def run(tmp_path_factory):
     return config, out, json.loads((out / "anatomy.json").read_text())
 
 
+@pytest.mark.slow
 def test_each_seed_has_the_verdict_and_the_gradients_that_its_run_has_alone(run):
     config, out, (row,) = run
     config = Config(**vars(config) | {"cell": "rnn", "seed": 2})

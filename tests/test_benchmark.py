@@ -67,6 +67,7 @@ def test_flops_count_the_matmuls():
     assert flops(Case("gru", B=2, T=3, I=4, H=5)) == 2 * 2 * 3 * (4 * 15 + 5 * 15)
 
 
+@pytest.mark.slow
 def test_benchmark_writes_results_tables_and_figure(tmp_path):
     options = ["--suite=layers", "--cells=rnn", "--shapes=2x3x2x4", "--rounds=1", "--seconds=0.001", "--threads=1"]
     options += ["--contenders=flax.linen,torch", "--device=cpu", f"--out={tmp_path}"]
@@ -115,6 +116,7 @@ def flags_of_the_benchmark():
         yield
 
 
+@pytest.mark.slow
 def test_every_diagnostic_has_a_price():
     case = Case("lstm", B=2, T=12, I=3, H=8)
     functions, args = costs.diagnostics_of(case)

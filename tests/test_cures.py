@@ -92,6 +92,7 @@ def outcome_of(scores):
     return {"scores": list(scores), "solved": 0, "diverged": sum(map(math.isinf, scores)), "baseline": 0.2}
 
 
+@pytest.mark.slow
 def test_the_whole_program_on_tiny_networks(tmp_path, monkeypatch):
     """Trains and tells, and says that 3 seeds are too few."""
     monkeypatch.setattr(seeds, "SEEDS", 3)

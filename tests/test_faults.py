@@ -198,6 +198,7 @@ def test_a_signal_saves_and_exits_with_75(program, number, during, launch, whole
     assert_resumes(launch, program, tmp_path / "run", expected)
 
 
+@pytest.mark.slow
 def test_two_launchers_and_the_lock_of_a_dead_one(launch, tmp_path):
     first = launch(LONG, tmp_path / "run").until(lambda: rows(tmp_path) > 3)
     second = launch(LONG, tmp_path / "run")
@@ -246,6 +247,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 def test_a_run_of_an_own_cell_ends_says_so_and_is_refused_once_the_cell_changed(launch, tmp_path):
     """With a gradient whose flow is not recorded: there is no map of it, and the run ends well all the same."""
     (tmp_path / "own.py").write_text(OWN_CELL)

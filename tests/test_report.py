@@ -283,6 +283,7 @@ def test_the_table_of_gradient_flow_tells_tiny_zero_and_not_finite_apart(profile
     assert [next(column.cells) for column in gradient_flow.table(compared).columns] == ["rnn", reach, ratio]
 
 
+@pytest.mark.slow
 def test_a_run_of_an_own_cell_is_found_again_with_its_config(tmp_path, monkeypatch):
     """gradient_flow.py --runs beside a cell of the library; without --config every reader says which file it needs."""
     file = tmp_path / "own.py"

@@ -251,6 +251,7 @@ def run_with_eight_devices(script):
     subprocess.run(command, env=environment, check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_any_number_of_devices_gives_the_same_bits():
     run_with_eight_devices(SAME_BITS.format(width=1, numbers=(1, 8)))
 
