@@ -13,12 +13,12 @@ from flax import nnx
 from jax.test_util import check_grads
 
 from rnnjax import initializers
-from rnnjax.cells import CELLS, LSTMCarry, gru, gru_cho, irnn, lru, lstm, mgu, rnn
+from rnnjax.cells import CELLS, LSTMCarry, gru, gru_cho, irnn, linear, lru, lstm, mgu, rnn
 from rnnjax.cells.check import check_cell
 from rnnjax.engine.runners import RUNNERS
 from rnnjax.engine.unroll import unroll
 from rnnjax.interop import from_torch, to_linen, to_nnx
-from rnnjax.types import Cell, Linear
+from rnnjax.types import Cell
 
 # Tiny problems spend their time in the compiler: half of it without LLVM's optimisations, which change no maths.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -270,12 +270,11 @@ def own_weights(**shapes):
 
 def own_linear(coefficients):
     """A linear cell whose coefficients are wrong."""
-    return lru(H)._replace(
+    return linear(
         init=lambda key, size: {"W": jnp.zeros((size, H))},
-        weights=lambda params: params,
         initial_carry=lambda weights, shape: jnp.zeros((*shape, H)),
+        coefficients=coefficients,
         project=lambda p, x, key=None: x @ p["W"],
-        form=Linear(coefficients),
     )
 
 

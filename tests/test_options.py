@@ -21,7 +21,7 @@ LENGTHS = jnp.array([4, 2])
 OPTIONS = {
     "gradient": (["tbptt:2", "rtrl", "uoro"], False),
     "method": (["scan", "deferred"], False),
-    "segments": ([2], False),
+    "segments": ([2, "auto"], False),
     "cotangent_clip": ([0.1], False),
     "bidirectional": ([True], False),
     "dtype": ([jnp.bfloat16], False),
@@ -89,7 +89,7 @@ def test_a_pair_is_honoured_or_refused(options):
 SETTINGS = {
     "gradient": ["tbptt:2", "rtrl", "uoro"],
     "method": ["scan", "deferred"],
-    "segments": [2],
+    "segments": [2, "auto"],
     "cotangent_clip": [0.1],
     "bidirectional": [True],
     "dtype": ["bfloat16"],

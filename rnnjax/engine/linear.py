@@ -34,7 +34,7 @@ def by_platform(
 def _run(solver: Callable, cell, weights, carry, xs, mask, taps, probe):
     zs = cell.project(weights, xs)
     a, b = cell.form.coefficients(weights, zs)
-    T = xs.shape[0] if hasattr(xs, "shape") else jax.tree.leaves(xs)[0].shape[0]
+    T = jax.tree.leaves(xs)[0].shape[0]
     b = jax.tree.map(lambda b, h: jnp.broadcast_to(b, (T, *h.shape)).astype(h.dtype), b, carry)
     b = frozen(probed(tapped(b, taps), probe), 0, mask)  # what is added to h_t has the gradient of h_t
     a = jax.tree.map(lambda a, b: _over_time(a, b, mask), a, b)

@@ -7,15 +7,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.types import Cell, Gates
+from rnnjax.types import Cell, Gates, Weights
 
 
-def segments_that_fit(cell: Cell, T: int, batch_shape: tuple[int, ...], input_size: int, outputs: str) -> int:
+def segments_that_fit(
+    cell: Cell, weights: Weights, T: int, batch_shape: tuple[int, ...], input_size: int, outputs: str
+) -> int:
     """What `unroll(..., segments="auto")` takes: the fewest whose gradient fits a quarter of the device's memory.
 
     The rest is for parameters, optimiser, and other layers. Arguments and errors as of `plan_segments`.
     """
-    return plan_segments(cell, T, batch_shape, input_size, device_bytes() / 4, outputs).segments
+    return plan_segments(cell, T, batch_shape, input_size, device_bytes() / 4, outputs, weights).segments
 
 
 def device_bytes() -> int:
@@ -32,7 +34,13 @@ class Plan(NamedTuple):
 
 
 def plan_segments(
-    cell: Cell, T: int, batch_shape: tuple[int, ...], input_size: int, budget_bytes: float, outputs: str = "last"
+    cell: Cell,
+    T: int,
+    batch_shape: tuple[int, ...],
+    input_size: int,
+    budget_bytes: float,
+    outputs: str = "last",
+    weights: Weights | None = None,
 ) -> Plan:
     """The fewest segments whose gradient fits the budget, and the peak that they need.
 
@@ -47,10 +55,13 @@ def plan_segments(
       T, batch_shape, input_size: as xs `[T, ..., D]` has them, in float32.
       budget_bytes: what the gradient may take beside parameters and optimiser.
       outputs: as in `unroll`.
+      weights: those of the cell, of which the shapes count; by default those of new parameters.
 
     Raises ValueError if no number of segments fits.
     """
-    kept, fixed, carry = bytes_a_step(cell, batch_shape, input_size, outputs)
+    if weights is None:
+        weights = jax.eval_shape(lambda: cell.weights(cell.init(jax.random.key(0), input_size)))
+    kept, fixed, carry = bytes_a_step(cell, weights, batch_shape, input_size, outputs)
 
     def peak(segments):
         length = -(-T // segments)
@@ -71,11 +82,9 @@ def plan_segments(
 
 
 def bytes_a_step(
-    cell: Cell, batch_shape: tuple[int, ...], input_size: int, outputs: str = "last"
+    cell: Cell, weights: Weights, batch_shape: tuple[int, ...], input_size: int, outputs: str = "last"
 ) -> tuple[int, int, int]:
     """Bytes a step: (kept for or made in the backward pass of a segment, always there, of a carry)."""
-    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), input_size))
-    weights = jax.eval_shape(cell.weights, params)
     carry = jax.eval_shape(lambda w: cell.initial_carry(w, batch_shape), weights)
     x = jax.ShapeDtypeStruct((*batch_shape, input_size), jnp.float32)
     z = jax.eval_shape(cell.project, weights, x)

@@ -72,13 +72,13 @@ def unroll(
     batch_shape = tuple(batch_shape)
     if T == 0:
         raise ValueError(f"xs has no steps: shape {xs.shape}")
-    if segments == "auto":
-        segments = segments_that_fit(cell, T, batch_shape, xs.shape[-1], outputs)
-    if isinstance(segments, str) or segments < 1:
+    if segments != "auto" and (isinstance(segments, str) or segments < 1):
         raise ValueError(f"segments is {segments!r}; allowed: 'auto', or 1 or more")
     lengths = clean_lengths(lengths, T, batch_shape)
 
     weights = cell.weights(params)
+    if segments == "auto":
+        segments = segments_that_fit(cell, weights, T, batch_shape, xs.shape[-1], outputs)
     own = cell.initial_carry(weights, batch_shape)
     carry = own if carry is None else given_carry(own, carry)
     taps, probe = (

@@ -102,7 +102,6 @@ def _check_cell(factory, config, width):
 
 def _check_options(kind, config):
     """Raises ValueError for an option that the factory has not, of another type, or that float32 does not hold."""
-    factory_of(config, kind)
     known = known_options(config, kind)
     for name, value in getattr(config, f"{kind}_options").items():
         if name not in known:

@@ -1,7 +1,6 @@
 """A run traced from shapes alone before anything is written: what cannot run is one line that says where."""
 
 import contextlib
-import os
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rnnjax.engine.memory import device_bytes
 from rnnjax.training.config import Config, Hyperparameters, hyperparameters
 from rnnjax.training.settings import BadSetting
 from rnnjax.training.train import Train, make_train
@@ -67,7 +67,7 @@ def trace(init: Callable, chunk: Callable, inputs: tuple, data: Any) -> None:
     """
     state = jax.eval_shape(init, *inputs)
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = device_bytes()
     if needed > there and jax.default_backend() == "cpu":
         raise BadSetting(
             f"parameters and optimiser state need {needed / 2**30:.0f} GiB of memory, and this machine has "
