@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 
+from rnnjax.plots import Plot
+
 Array: TypeAlias = jax.Array
 Params = dict[str, Array]
 Weights = Any  # what `Cell.weights` makes of the params: those themselves, or a pytree of arrays
@@ -145,6 +147,42 @@ class Task(NamedTuple):
     # A pytree of the arrays that `sample` draws from, if any. Compiled programs take them as an argument: one that
     # closes over an array has it written out inside.
     data: Any = None
+    # How to read on from batch to batch, so that a state can be carried over; None: each batch stands alone.
+    stream: "Stream | None" = None
+    # What the integers of a task with tokens stand for, so that a model can be asked to write on; None: no text.
+    codec: "Codec | None" = None
+    # (model, params, steps, path=None) -> Forecast of the steps after the end of the task's own data, or of the file
+    # `path`; None: the task forecasts nothing.
+    forecast: Callable[..., "Forecast"] | None = None
+
+
+class Stream(NamedTuple):
+    """Data that are read window by window, each sequence of a batch from where it stopped the last time.
+
+    A *place* is a pytree of arrays `[B, ...]` that says where each sequence reads next.
+    """
+
+    begin: Callable[..., Any]  # (key, batch_size, *, split="train", data) -> place
+    # (place, *, split="train", seq_len=None, data) -> (Batch, fresh `[B]`, the next place). Where `fresh` is true, the
+    # window begins a document, and the state is to start anew. A window ends with its document, see `Batch.lengths`.
+    read: Callable[..., tuple[Batch, Array, Any]]
+
+
+class Codec(NamedTuple):
+    """Text as integers, and back."""
+
+    encode: Callable[[str], Any]  # text -> integers [T]; what is not known becomes `unknown`
+    decode: Callable[[Any], str]  # integers [T] -> text
+    unknown: int | None = None  # the integer that stands for all that is not known, and is never to be written
+
+
+class Forecast(NamedTuple):
+    """What a model expects of the S steps after the end of a series."""
+
+    times: list[str]  # [S], as the data write them; the number of the step where they have no times
+    values: dict[str, Any]  # name of what is forecast, or of a quantile of it such as "sales 0.9" -> [S]
+    past_times: list[str]  # the last steps that are known, for a figure
+    past: dict[str, Any]  # name -> their values
 
 
 class Report(NamedTuple):
@@ -153,6 +191,7 @@ class Report(NamedTuple):
     summary: str  # one line, to be printed
     numbers: dict[str, float | str]  # for result.json, such as a score on the test split
     files: dict[str, str]  # name -> text, called sample* or report*; .txt is printed
+    plots: dict[str, Plot] = {}  # noqa: RUF012  # name such as "forecast" -> what is drawn into forecast.png
 
 
 class Model(Protocol):
@@ -165,5 +204,5 @@ class Model(Protocol):
     def __call__(self, inputs: Array, *, initial_carry: Any = None, return_carry: bool = False) -> Any:
         """Outputs `[T, B, O]` of inputs `[T, B, ...]`; (carry, outputs) if `return_carry`."""
 
-    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Any:
-        """What a call starts from by default."""
+    def initial_carry(self, batch_shape: tuple[int, ...] = (), steps: int | None = None) -> Any:
+        """What a call starts from by default; of a model that attends, with room for `steps` past steps."""
