@@ -1,12 +1,24 @@
 """Intervals and verdicts over seeds: SciPy's exact tests, planted data of known coverage, ties, no numbers."""
 
+import itertools
 import math
+import statistics
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from rnnjax.intervals import agreed, median, median_interval, needed, quantile, told_apart, wilson_interval
+from rnnjax.intervals import (
+    agreed,
+    bootstrap_interval,
+    median,
+    median_interval,
+    needed,
+    quantile,
+    set_apart,
+    told_apart,
+    wilson_interval,
+)
 
 
 def test_so_many_seeds_must_agree_as_the_exact_sign_test_asks():
@@ -84,3 +96,48 @@ def test_quantile_of_scores_with_infinities():
     assert quantile([1.0, math.inf, 2.0], 0.5) == 2.0
     assert quantile([1.0, math.inf, 2.0, math.inf], 0.5) == math.inf
     assert quantile([-math.inf, 1.0], 0.5) == -math.inf
+
+
+@pytest.mark.parametrize("statistic", [statistics.fmean, statistics.median, max])
+@pytest.mark.parametrize("values", [[3.0, 1.0, 2.5, 7.0, 7.0], [0.1, 0.4, 0.2], [5.0]])
+def test_the_bootstrap_interval_is_that_of_every_resample_there_is(values, statistic):
+    every = sorted(statistic(resample) for resample in itertools.product(values, repeat=len(values)))
+    cut = math.ceil(0.025 * len(every)) - 1  # so many on either side are outside at most
+    expected = every[cut], every[-1 - cut]
+    assert bootstrap_interval(values, statistic) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_bootstrap_interval_of_many_values_is_that_of_the_normal_theory_and_the_same_each_time():
+    values = np.random.default_rng(3).normal(2.0, 3.0, size=200).tolist()
+    found = bootstrap_interval(values, statistics.fmean, draws=4000)
+    half = 1.96 * np.std(values) / math.sqrt(200)
+    np.testing.assert_allclose(found, [np.mean(values) - half, np.mean(values) + half], atol=0.15 * half)
+    assert found == bootstrap_interval(values, statistics.fmean, draws=4000)
+    assert found != bootstrap_interval(values, statistics.fmean, draws=4000, seed=1)
+
+
+def test_the_bootstrap_interval_holds_as_often_as_its_docstring_says():
+    draws = np.random.default_rng(4).normal(size=(600, 5)).tolist()
+    inside = {of: np.mean([low <= 0 <= high for low, high in (bootstrap_interval(v, of) for v in draws)])
+              for of in (statistics.fmean, statistics.median)}  # fmt: skip
+    assert inside[statistics.fmean] == pytest.approx(0.84, abs=0.04)
+    assert inside[statistics.median] == pytest.approx(1 - 2 / 2**5, abs=0.04)
+
+
+def test_the_bootstrap_interval_leaves_no_value_out():
+    assert bootstrap_interval([math.inf, 0.1, 0.2, 0.3, 0.4]) == (0.1, math.inf)
+    assert bootstrap_interval([math.nan, 0.1, 0.2, 0.3, 0.4]) == (-math.inf, math.inf)
+    assert bootstrap_interval([math.inf] * 5) == (math.inf, math.inf)
+    assert bootstrap_interval([-math.inf, -math.inf, math.inf, math.inf]) == (-math.inf, math.inf)
+    with pytest.raises(ValueError, match="one or more"):
+        bootstrap_interval([])
+
+
+def test_sets_are_apart_only_where_none_lies_among_the_others_and_they_are_four_or_more():
+    low, high = [0.1, 0.2, 0.3, 0.4, 0.5], [0.6, 0.7, 0.8, 0.9, math.inf]
+    assert set_apart(low, high) and set_apart(high, low) and set_apart(low[:4], high[:4])
+    assert not set_apart(low[:3], high[:3]) and not set_apart([], [])
+    assert not set_apart(low, [0.5, *high[:4]]) and not set_apart(low, [*low[1:], 0.6])
+    for n in range(1, 8):  # the most extreme rank sum, by SciPy
+        p = stats.mannwhitneyu(range(n), range(n, 2 * n), method="exact").pvalue
+        assert set_apart(range(n), range(n, 2 * n)) == (p <= 0.05)
