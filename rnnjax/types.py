@@ -191,7 +191,8 @@ class Report(NamedTuple):
     summary: str  # one line, to be printed
     numbers: dict[str, float | str]  # for result.json, such as a score on the test split
     files: dict[str, str]  # name -> text, called sample* or report*; .txt is printed
-    plots: dict[str, Plot] = {}  # noqa: RUF012  # name such as "forecast" -> what is drawn into forecast.png
+    # Called forecast*, error* or report*: what is drawn into NAME.png.
+    plots: dict[str, Plot] = {}  # noqa: RUF012
 
 
 class Model(Protocol):

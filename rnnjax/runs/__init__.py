@@ -1,7 +1,14 @@
 """Run directories that survive kills, damage and full disks: what they hold, who writes them and how they are read."""
 
 from rnnjax.runs.checkpoints import latest_checkpoint, read_checkpoint, save_checkpoint
-from rnnjax.runs.directories import RunBusy, check_directory, check_own_directory, check_report_file, own_directory
+from rnnjax.runs.directories import (
+    RunBusy,
+    check_directory,
+    check_own_directory,
+    check_plot_file,
+    check_report_file,
+    own_directory,
+)
 from rnnjax.runs.ending import (
     EXIT_BAD_FLAGS,
     EXIT_DONE,
@@ -39,6 +46,7 @@ __all__ = [
     "append_rows",
     "check_directory",
     "check_own_directory",
+    "check_plot_file",
     "check_report_file",
     "check_sources",
     "close_run",

@@ -30,8 +30,9 @@ RUN_FILES = (
     "learning_curve.png",
     "gradient_map.png",
 )
-REPORT_FILE = re.compile(r"(sample|report)[\w-]*\.(txt|csv|json|svg|html)")
-"""All that a run publishes: RUN_FILES, what its task reports, and the directories SOURCE and CHECKPOINT."""
+REPORT_FILE = re.compile(r"(sample|report)[\w-]*\.(txt|csv|json|svg|html)|(forecast|error|report)[\w-]*\.(png|csv)")
+"""All that a run publishes: RUN_FILES, what its task reports and what is drawn of that, and the directories SOURCE and
+CHECKPOINT."""
 
 
 class OpenRun(Protocol):
@@ -87,10 +88,17 @@ def own_directory(name: str | os.PathLike, kind: str, *others: str) -> Path:
 
 def check_report_file(name: str) -> str:
     """The name. Raises ValueError where a run would not know it for a file of its own."""
-    if not REPORT_FILE.fullmatch(name):
+    if not REPORT_FILE.fullmatch(name) or name.endswith(".png"):
         raise ValueError(
             f"a report's file is called {name!r}; allowed: sample or report, ... and .txt, .csv, .json, .svg or .html"
         )
+    return name
+
+
+def check_plot_file(name: str) -> str:
+    """The name. Raises ValueError where a run would not know it for a figure of its own."""
+    if not REPORT_FILE.fullmatch(name) or not name.endswith(".png"):
+        raise ValueError(f"a report's figure is called {name!r}; allowed: forecast, error or report, ... and .png")
     return name
 
 

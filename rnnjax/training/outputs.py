@@ -13,7 +13,7 @@ import numpy as np
 from rnnjax import runs
 from rnnjax.diagnostics.gradient_flow import gradient_fault, gradient_reach, total_norm
 from rnnjax.engine.steps import layer_names
-from rnnjax.figures import plotting
+from rnnjax.figures import plotting, task_plots
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.runs.files import printable
 from rnnjax.runs.identity import Settings
@@ -113,7 +113,9 @@ def finish(
     Raises RunFailed where something fails once the parameters and the result of training are on disk.
     """
     if run is None:
-        result = summary(config, train, rows, flow, seconds) | report_numbers(task_report(config, train, params), [])
+        result = summary(config, train, rows, flow, seconds) | report_numbers(
+            task_report(config, train, params), [], []
+        )
         return result | {"stopped": None, "complete": True}
     write_trained(run, config, train, params, flow, seconds)
     return complete_result(run, config, train, params, figures=True)
@@ -133,7 +135,7 @@ def complete_result(run: runs.Run, config: Config, train: Train, params: Any, fi
     """What follows training: the task's report, and figures; then `complete` becomes true."""
     result, doing = runs.read_result(run.path), f"the report of task {config.task!r}"
     try:
-        result |= write_report(run, config, train, params)
+        result |= write_report(run, config, train, params, figures)
         doing = "its figures"
         if figures:
             plotting.learning_curve([run.path], run.path / "learning_curve.png")
@@ -149,13 +151,18 @@ def complete_result(run: runs.Run, config: Config, train: Train, params: Any, fi
     return result | {"complete": True}
 
 
-def write_report(run: runs.Run, config: Config, train: Train, params: Any) -> dict[str, Any]:
-    """Writes the files of the task's report, if it makes one; returns what goes into the result."""
+def write_report(run: runs.Run, config: Config, train: Train, params: Any, figures: bool = False) -> dict[str, Any]:
+    """Writes the files of the task's report, if it makes one, and its plots where `figures` are wanted; returns what
+    goes into the result."""
     report = task_report(config, train, params)
-    files = report.files if report is not None else {}
-    for name, text in files.items():
+    if report is None:
+        return {}
+    for name, text in report.files.items():
         runs.write_file(run.path / runs.check_report_file(name), text)
-    return report_numbers(report, list(files))
+    plots = {runs.check_plot_file(f"{name}.png"): plot for name, plot in report.plots.items()} if figures else {}
+    for name, plot in plots.items():
+        task_plots.draw(plot, run.path / name)
+    return report_numbers(report, list(report.files), list(plots))
 
 
 def task_report(config: Config, train: Train, params: Any) -> Report | None:
@@ -165,9 +172,12 @@ def task_report(config: Config, train: Train, params: Any) -> Report | None:
     return train.task.report(train.model, params, purpose_key(Purpose.WRITING, config.seed))
 
 
-def report_numbers(report: Report | None, files: list[str]) -> dict[str, Any]:
-    """What a report brings to the result: its numbers, and `report`, the line and the files to show."""
-    return {} if report is None else report.numbers | {"report": {"summary": report.summary, "files": files}}
+def report_numbers(report: Report | None, files: list[str], figures: list[str]) -> dict[str, Any]:
+    """What a report brings to the result: its numbers, and `report`, the line, the files and the figures to show."""
+    if report is None:
+        return {}
+    shown: dict[str, Any] = {"summary": report.summary, "files": files} | ({"figures": figures} if figures else {})
+    return report.numbers | {"report": shown}
 
 
 def report_lines(result: dict[str, Any], path: Path) -> list[str]:

@@ -29,7 +29,7 @@ from rnnjax.training.refusals import BadSetting
 from rnnjax.training.settings import checked
 from rnnjax.training.tracing import run_inputs, traced_run
 from rnnjax.training.train import Train, TrainState, check_precision, make_train
-from rnnjax.types import Report
+from rnnjax.types import Forecast, Report
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -91,6 +91,18 @@ class TrainedRun:
         """What the task says of the model beside its score, such as a text that it writes; None if it says nothing."""
         check_precision(self.config)
         return outputs.task_report(self.config, self.train, self.params)
+
+    def forecast(self, steps: int, path: str | os.PathLike | None = None) -> Forecast:
+        """What the model expects of the `steps` after the end of the run's own data, or of those in the file `path`.
+
+        Raises ValueError where the task forecasts nothing, and as it does for a file that it cannot go on from.
+        """
+        check_precision(self.config)
+        if self.train.task.forecast is None:
+            name = short_name(self.config.task)
+            raise ValueError(f"task {name!r} forecasts nothing; allowed: a task with Task.forecast, such as 'series'")
+        check_count("steps", steps)
+        return self.train.task.forecast(self.train.model, self.params, steps, path)
 
     def resume(self, steps: int | None = None, **how: Any) -> "TrainedRun":
         """The run after `steps` more training steps, or at the end that its config says; in its directory, if any.
@@ -193,6 +205,12 @@ class TrainedRun:
                 f"schedule={config.schedule!r} is for {self.config.steps} steps in all; allowed: schedule='constant', "
                 "or no `steps`, to end as planned"
             )
+
+
+def check_count(name: str, value: object) -> None:
+    """Raises ValueError unless the value is an integer of 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r}; allowed: an integer, 1 or more")
 
 
 def load(workdir: str | os.PathLike, own_file: str | os.PathLike | None = None) -> TrainedRun:
