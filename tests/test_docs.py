@@ -64,7 +64,7 @@ COMMANDS = sorted({(script, *arguments) for text in PAGES.values() for script, a
 def tables(monkeypatch):
     """CELLS and TASKS, put back afterwards as they were."""
     for table in (CELLS, TASKS):
-        for name in ("leaky", "parity", "rnn_gaussian"):
+        for name in ("leaky", "odd", "rnn_gaussian"):
             monkeypatch.setitem(table, name, None)
             del table[name]
 

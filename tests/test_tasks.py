@@ -20,6 +20,7 @@ from rnnjax.tasks import (
     encode,
     fit_ngram,
     ngram_bits_per_character,
+    parity,
     text,
     text_data,
 )
@@ -35,6 +36,7 @@ FORMS = [
     ("copy", 5, {"variant": "arjovsky", "copy_length": 3}),
     ("copy", 5, {"variant": "recall", "copy_length": 3, "min_seq_len": 2}),
     ("text", 12, {"min_seq_len": 3}),
+    ("parity", 9, {"modulus": 3, "min_seq_len": 2}),
 ]
 
 
@@ -69,7 +71,8 @@ def test_a_task_keeps_its_promises(name, seq_len, options):
     loss, metrics = jax.jit(lambda *args: (task.loss(*args), task.metrics(*args)))(outputs, batch)
     assert task.score in metrics
     assert all(value.shape == () and np.isfinite(value) for value in [loss, *metrics.values()])
-    assert 0 <= task.solved < task.baseline and not task.higher_is_better
+    better = (task.baseline < task.solved <= 1) if task.higher_is_better else (0 <= task.solved < task.baseline)
+    assert better
 
 
 @pytest.mark.parametrize("seq_len, lowest", [(11, None), (5, 2)])
@@ -221,6 +224,34 @@ def test_copy(variant, lowest):
 def test_copy_baselines_as_published(T, published):
     assert copy(T).baseline == pytest.approx(published, abs=5e-5)
     assert copy(T, variant="recall").baseline == pytest.approx(math.log(8))
+
+
+@pytest.mark.parametrize("K, lowest", [(2, None), (5, 2)])
+def test_parity(K, lowest):
+    """Targets by a plain loop; the baseline is what the digit itself scores, and better than any other table."""
+    T, B = 7, 3000
+    task = parity(T, modulus=K, min_seq_len=lowest)
+    batch = draw(task, B)
+    lengths = np.full(B, T) if lowest is None else batch.lengths
+    assert (batch.lengths is None) == (lowest is None) and set(lengths) == set(range(lowest or T, T + 1))
+    assert set(batch.inputs[: lowest or T].argmax(-1).ravel()) == set(range(K))
+    right = []
+    for b, L in enumerate(lengths):
+        x, total = batch.inputs[:, b], 0
+        assert (x[:L].sum(1) == 1).all() and not x[L:].any()
+        assert batch.weights[:, b].tolist() == [True] * L + [False] * (T - L)
+        for t, digit in enumerate(x[:L].argmax(1)):
+            total = (total + int(digit)) % K
+            assert batch.targets[t, b] == total
+        right.append(np.mean(batch.targets[:L, b] == x[:L].argmax(1)))
+    assert np.mean(right) == pytest.approx(task.baseline, abs=0.015)  # four standard errors
+    scores = task.metrics(jnp.where(batch.weights[..., None], batch.inputs, jnp.nan), batch)
+    assert scores["accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
+    assert scores["scaled_accuracy"] == pytest.approx((np.mean(right) - 1 / K) / (1 - 1 / K), rel=1e-4)
+    shifted = task.metrics(jnp.roll(batch.inputs, 1, axis=-1), batch)["accuracy"]
+    assert shifted < task.baseline - 0.1 / K
+    rule = task.metrics(jax.nn.one_hot(batch.targets, K), batch)
+    assert rule["accuracy"] == rule["scaled_accuracy"] == 1 and rule["accuracy"] >= task.solved
 
 
 def test_losses_weigh_each_sequence_alike():
@@ -510,6 +541,8 @@ def bad_file(tmp_path, content):
         (lambda _: copy(0), "'copy': seq_len is 0; it must be an integer, 1 or more"),
         (lambda _: copy(5, symbols=1), "symbols is 1; it must be an integer, 2 or more"),
         (lambda _: copy(5, copy_length=0), "copy_length is 0; it must be an integer, 1 or more"),
+        (lambda _: parity(1), "'parity': seq_len is 1; it must be an integer, 2 or more"),
+        (lambda _: parity(5, modulus=1), "'parity': modulus is 1; it must be an integer, 2 or more"),
         (lambda _: text(0), "'text': seq_len is 0"),
         (lambda _: text(10**6), "seq_len is 1000000, but the train part of the text of pydoc_data.topics has"),
         (lambda _: text(5).sample(KEY, 2, split="tset"), "unknown split 'tset'; did you mean 'test'?"),

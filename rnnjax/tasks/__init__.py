@@ -7,12 +7,14 @@ from rnnjax.tasks.common import SPLITS, check_batch, check_causal, draw
 from rnnjax.tasks.copy import copy
 from rnnjax.tasks.language import bits_per_character, generate
 from rnnjax.tasks.ngram import fit_ngram
+from rnnjax.tasks.parity import parity
 from rnnjax.tasks.text import TextData, decode, encode, ngram_bits_per_character, text, text_data, text_source
 from rnnjax.types import Task
 
 TASKS: dict[str, Callable[..., Task]] = {
     "adding": adding,
     "copy": copy,
+    "parity": parity,
     "text": text,
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "fit_ngram",
     "generate",
     "ngram_bits_per_character",
+    "parity",
     "text",
     "text_data",
 ]
