@@ -1,5 +1,6 @@
 """Tables of a user's, and series that need no file."""
 
+import csv
 import hashlib
 
 import numpy as np
@@ -7,6 +8,12 @@ import pytest
 
 from rnnjax.tasks.signals import MADE, signal
 from rnnjax.tasks.tables import read_table, times_after
+
+
+def written(tmp_path, text):
+    path = tmp_path / "t.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
 
 
 def test_a_plain_csv_is_read_with_its_times_and_the_columns_asked_for(tmp_path):
@@ -18,6 +25,148 @@ def test_a_plain_csv_is_read_with_its_times_and_the_columns_asked_for(tmp_path):
     np.testing.assert_array_equal(table.columns["price"], [1.5, 2.5])
     assert table.times == ["2020-01-01", "2020-01-02"] and table.name == "sales.csv"
     assert table.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+PLAIN = "a,b\n1,10\n2,20.5\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "values"),
+    [
+        (PLAIN, {"target": "b,a"}, {"b": [10, 20.5], "a": [1, 2]}),
+        (PLAIN, {"target": "b", "inputs": "a,b"}, {"b": [10, 20.5], "a": [1, 2]}),
+        ("a\n1\n2\n", {}, {"a": [1, 2]}),
+        ("a\n1,5\n2,25\n", {}, {"a": [1.5, 2.25]}),
+        ("1\n2\n3", {}, {"1": [1, 2, 3]}),
+        ("x 1\ny 2\n", {}, {"2": [1, 2]}),
+        ("a,name\n1,x\n2,y\n", {}, {"a": [1, 2]}),
+        (b"\xef\xbb\xbf" + PLAIN.encode(), {"target": "a"}, {"a": [1, 2]}),
+        (PLAIN.encode("utf-16"), {"target": "a"}, {"a": [1, 2]}),
+        ("größe;€\n1;2\n3;4\n".encode("cp1252"), {"target": "€", "inputs": "größe"}, {"€": [2, 4], "größe": [1, 3]}),
+        ("a;b\r\n1,5;1.234,5\r\n2;3\r\n\r\n", {"target": "a,b"}, {"a": [1.5, 2], "b": [1234.5, 3]}),
+        ("a\tb\r1\t 2\r3\t4\r", {"target": "b"}, {"b": [2, 4]}),
+        ("a|b\n1|2\n3|4\n", {"target": "b"}, {"b": [2, 4]}),
+        ("  a   b\n  1   2\n 30  40\n", {"target": "b"}, {"b": [2, 40]}),
+        ('a,"b, c"\n"1,234",2\n"2,000,000",3\n', {"target": "a", "inputs": "b, c"}, {"a": [1234, 2e6], "b, c": [2, 3]}),
+        ("a,b\n12%,$1\n-3.5 %,-$2.5\n", {"target": "a,b"}, {"a": [12, -3.5], "b": [1, -2.5]}),
+        ('a,x\n"one\n line",1\ntwo,2\n', {}, {"x": [1, 2]}),
+        ("a,b,\n1,2,\n\n,,\n3,4,,,\n", {"target": "b"}, {"b": [2, 4]}),
+        (",b\nx,2\ny,4\n", {}, {"b": [2, 4]}),
+        ("s,v\nx,1\ny,2\nx,3\n", {"where": "s=x"}, {"v": [1, 3]}),
+        ("a\n1\nNA\n \n-\n5\n", {"missing": "previous"}, {"a": [1, 1, 1, 5]}),
+        ("a,b\n,1\n1,1\n?,1\nnull,2\n4,1\nNaN,1", {"target": "a", "missing": "linear"}, {"a": [1, 1, 2, 3, 4, 4]}),
+        ("a;b\n1.234;1\n2.345;2\n", {"target": "a", "decimal": ","}, {"a": [1234, 2345]}),
+    ],
+)
+def test_what_people_have_is_read_as_they_mean_it(tmp_path, text, options, values):
+    columns = read_table(written(tmp_path, text), **options).columns
+    assert list(columns) == list(values)
+    for name in values:
+        assert columns[name].dtype == np.float64
+        np.testing.assert_array_equal(columns[name], values[name])
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("", {}, "it is empty; allowed: a table with a header and two rows or more"),
+        (" \n,,\n", {}, "it is empty; allowed: a table with a header and two rows or more"),
+        ("a,b\n", {}, "it has a header and no rows; allowed: two rows or more"),
+        ("a\n1\n", {}, "it has one row of values, row 2; allowed: two rows or more"),
+        ("a,b\n1,2\n\n3\n", {}, "row 4 has 1 cell and row 1 has 2; allowed: as many cells in each row"),
+        ("a,b\n1,2\n3,4,5\n", {}, "row 3 has 3 cells and row 1 has 2; allowed: as many cells in each row"),
+        ("a,a\n1,2\n3,4\n", {}, "row 1 has two columns called 'a'; allowed: one of a name"),
+        ('a,b\n1,2\n3,"4\n', {}, "row 3: a quote is not closed"),
+        (
+            b"PK\x03\x04",
+            {},
+            r"it is no text: character 3 is '\x03'; allowed: a table as text, such as a spreadsheet saves as CSV",
+        ),
+        (PLAIN, {}, "target is not given; allowed: a, b"),
+        ("a\nx\ny\n", {}, "target is not given; allowed: none, no column is of numbers"),
+        (PLAIN, {"target": "A"}, "unknown column 'A'; allowed: a, b"),
+        ("sales,b\n1,2\n2,3\n", {"target": "sale"}, "unknown column 'sale'; did you mean 'sales'? allowed: sales, b"),
+        (PLAIN, {"target": "a", "inputs": "c"}, "unknown column 'c'; allowed: a, b"),
+        ("a,b\n1,2\nx1,3\n", {"target": "a"}, "column 'a', row 3: 'x1' is no number"),
+        ("a\n1\n-inf\n", {}, "column 'a', row 3: '-inf' is not finite"),
+        ("a\n1\n1e999\n", {}, "column 'a', row 3: '1e999' is not finite"),
+        ("a\n$1\n€2\n", {}, "column 'a' has '$1' in row 2 and '€2' in row 3; allowed: one unit"),
+        ("a\n1,234\n", {}, "it has one row of values, row 2; allowed: two rows or more"),
+        (
+            "a;b\n1,234;1\n2,345;2",
+            {"target": "b"},
+            "column 'a' has '1,234', which may be 1234 or 1.234; allowed: decimal=. or decimal=,",
+        ),
+        ("a\n1\n2\n", {"decimal": ";"}, "unknown decimal ';'; allowed: ., ,"),
+        (
+            "a\n5\n5.0\n",
+            {},
+            "column 'a' is 5 in every row: there is nothing to forecast; allowed: a target that changes",
+        ),
+        (
+            "a,b\n1,1\n,1\n,1\nNA,1\n2,1\n",
+            {"target": "a"},
+            "column 'a' has no value in row 3, and in 2 other rows; allowed: values, or missing=previous or "
+            "missing=linear to fill them in",
+        ),
+        (
+            "a,b\n,1\n2,1\n",
+            {"target": "a", "missing": "previous"},
+            "column 'a' has no value in row 2, and none before it to take; allowed: missing=linear",
+        ),
+        ("a,b\n,1\n,2\n", {"target": "a"}, "column 'a' has no value in any row; allowed: a column of numbers"),
+        (PLAIN, {"where": "a"}, "where is 'a'; allowed: COLUMN=VALUE"),
+        (PLAIN, {"where": "c=1"}, "unknown column 'c'; allowed: a, b"),
+        (PLAIN, {"where": "a=1"}, "where=a=1 takes one row, row 2; allowed: two rows or more"),
+        (
+            "s,v\nAAPL,1\nIBM,2\n",
+            {"where": "s=APL"},
+            "unknown value of column 's' 'APL'; did you mean 'AAPL'? allowed: AAPL, IBM",
+        ),
+    ],
+)
+def test_bad_data_are_said_in_one_line(tmp_path, text, options, said):
+    path = written(tmp_path, text)
+    with pytest.raises(ValueError) as error:
+        read_table(path, **options)
+    assert str(error.value) == f"{path}: {said}"
+
+
+def test_what_is_no_file_and_an_unknown_way_to_fill_are_said_in_one_line(tmp_path):
+    for path, said in (
+        (tmp_path, "it is a directory; allowed: a file"),
+        (tmp_path / "no", "No such file or directory"),
+    ):
+        with pytest.raises(ValueError) as error:
+            read_table(path)
+        assert str(error.value) == f"{path}: {said}"
+    with pytest.raises(ValueError) as error:
+        read_table(tmp_path, missing="drop")
+    assert str(error.value) == (
+        "missing is 'drop'; leaving rows out would move later ones in time; allowed: refuse, previous, linear"
+    )
+
+
+def test_filled_cells_and_a_constant_input_are_noted(tmp_path):
+    path = written(tmp_path, "a,b\n1,5\n,5\n3,5\n")
+    assert read_table(path, target="a", inputs="b", missing="linear").notes == (
+        "column 'a' has no value in row 3: filled along a line to the next value, which looks ahead",
+        "column 'b' is 5 in every row",
+    )
+
+
+@pytest.mark.parametrize("delimiter", ",;\t|")
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+def test_what_a_writer_of_csv_writes_is_read_back(tmp_path, delimiter, quoting):
+    rng, path = np.random.default_rng(0), tmp_path / "t.csv"
+    values = rng.standard_normal((40, 2)) * 10.0 ** rng.integers(-6, 7, (40, 2))
+    names = ['a "b"', "c" + delimiter, "words"]
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file, delimiter=delimiter, quoting=quoting)
+        rows.writerow(names)
+        rows.writerows([*row.tolist(), rng.choice(["x", 'y "z"', "u\nv", delimiter])] for row in values)
+    columns = read_table(path, target=names[0], inputs=names[1]).columns
+    np.testing.assert_array_equal(np.stack(list(columns.values()), axis=1), values)
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -62,5 +211,5 @@ def test_lorenz_follows_its_equations_and_keeps_to_its_attractor():
 def test_an_unknown_signal_or_column_is_said_in_one_line():
     with pytest.raises(ValueError, match=r"unknown signal 'lorentz'; did you mean 'lorenz'\?"):
         signal("lorentz")
-    with pytest.raises(ValueError, match="lorenz: unknown column 'w'; allowed: x, y, z"):
+    with pytest.raises(ValueError, match="unknown column 'w'; allowed: x, y, z"):
         signal("lorenz", steps=3, inputs="w")

@@ -21,7 +21,8 @@ def signal(
     check_integer(name, "steps", steps, 2)
     columns = MADE[name](steps, np.random.default_rng(seed))
     settings = f"{name} 1 steps={steps} seed={seed}"
-    columns = choose(name, columns, target or next(iter(columns)), inputs)
+    chosen = choose(target or next(iter(columns)), columns) + choose(inputs or "", columns)
+    columns = {column: columns[column] for column in chosen}
     return Table(name, [""] * steps, None, columns, hashlib.sha256(settings.encode()).hexdigest())
 
 
