@@ -116,13 +116,13 @@ def settings_csv(tables: Sequence[Sequence[Setting]]) -> str:
                 | {"median_seconds": s.seconds, "median_steps_per_second": s.steps_per_second}
                 | {"best_of_cell": any(s is other for other in best)}
             )
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def runs_csv(runs: Sequence[RunData]) -> str:
     """A line for each run: its directory, config and result."""
     scores = [{n: v for n, v in run.result.items() if not isinstance(v, dict)} for run in runs]
-    return _csv([{"run": str(run.path)} | run.config | row for run, row in zip(runs, scores, strict=True)])
+    return csv_text([{"run": str(run.path)} | run.config | row for run, row in zip(runs, scores, strict=True)])
 
 
 def rank(setting: Setting) -> float:
@@ -136,7 +136,8 @@ def _median(values):
     return median(values) if values else None
 
 
-def _csv(rows):
+def csv_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as a CSV whose columns are all names in them, and in which no text acts in a spreadsheet."""
     buffer = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(buffer, names, lineterminator="\n")

@@ -17,7 +17,7 @@ from rnnjax.training.config import Config
 from rnnjax.training.devices import device_info
 
 _LOG = logging.getLogger(__name__)
-TABLES = ("anatomy", "cures")  # what writes into the directory of its sweep
+TABLES = ("anatomy", "compare", "cures")  # what writes into the directory of its sweep
 
 
 class Store(NamedTuple):
