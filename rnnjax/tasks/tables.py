@@ -1,6 +1,7 @@
 """Series from a table in a file."""
 
 import hashlib
+import itertools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import numpy as np
 
 from rnnjax.tasks.common import unknown
 from rnnjax.tasks.table_cells import Cells, read_cells
+from rnnjax.tasks.table_dates import dates_after, find_dates, find_step, is_date
 from rnnjax.tasks.table_numbers import decimal_mark, is_missing, is_number, read_numbers
 
 FILLS = ("refuse", "previous", "linear")
@@ -24,6 +26,7 @@ class Table(NamedTuple):
     columns: dict[str, np.ndarray]  # name -> float64 [N]: the targets, then the inputs, in the order they are asked for
     sha256: str  # of the file, or of the settings that a made series is made from
     notes: tuple[str, ...] = ()  # what a reader should know, such as gaps and cells that were filled
+    written: str | None = None  # how times are written, for `times_after`
 
 
 def read_table(
@@ -32,7 +35,9 @@ def read_table(
     target: str | None = None,
     inputs: str | None = None,
     missing: str = "refuse",
+    date: str | None = None,
     where: str | None = None,
+    dates: str | None = None,
     decimal: str | None = None,
 ) -> Table:
     """The columns `target` and `inputs` of a CSV file, names separated by commas, as float64.
@@ -41,7 +46,10 @@ def read_table(
       target: what is to be forecast; may be left out where the table has one column of numbers.
       missing: what is done about cells without a value. `refuse` raises; `previous` takes the last value before;
         `linear` draws a line between the values before and after, so that a step then knows of later ones.
+      date: the column that says when; by default it is found, see `find_dates`, and `none` is for rows that are to be
+        taken in the order in which they stand. Rows are sorted by it, each date may stand once, and gaps are noted.
       where: COLUMN=VALUE, the rows to take, such as symbol=AAPL.
+      dates: dmy or mdy where 01/02/2020 could be either, unix for seconds since 1970.
       decimal: the decimal mark, "." or ","; by default what the numbers show.
 
     Encoding, delimiter and header are found, see `read_cells`; so are decimal and thousands marks, see
@@ -53,19 +61,27 @@ def read_table(
         raise ValueError(f"missing is {missing!r}{hint}; allowed: {', '.join(FILLS)}")
     content = _bytes(path)
     try:
-        cells = read_cells(content, is_number)
+        cells = read_cells(content, lambda cell: is_number(cell) or is_date(cell))
         if where is not None:
             cells = _rows_where(cells, where)
+        asked = [*choose(target or "", cells.columns), *choose(inputs or "", cells.columns)]
+        ordered = date == "none" and date not in cells.columns
+        found = None if ordered else find_dates(cells.columns, cells.rows, asked, date, dates)
+        times, step, of_dates = [""] * len(cells.rows), None, []
+        if found:
+            cells, found, of_dates = _in_order(cells, found)
+            times, step = list(cells.columns.pop(found.column)), find_step(found.moments).name
         columns, notes = _series(cells, target, inputs, missing, decimal)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from None
-    times = _times(cells)
-    return Table(pathlib.Path(path).name, times, None, columns, hashlib.sha256(content).hexdigest(), notes)
+    sha256, written = hashlib.sha256(content).hexdigest(), found.pattern if found else None
+    return Table(pathlib.Path(path).name, times, step, columns, sha256, (*of_dates, *notes), written)
 
 
 def times_after(table: Table, n: int) -> list[str]:
     """The `n` times after the last row, written as the table writes them; the steps' numbers where it has none."""
-    return [str(len(table.times) + i) for i in range(1, n + 1)]
+    dates = dates_after(table.times, table.written, n) if table.written else []
+    return dates or [str(len(table.times) + i) for i in range(1, n + 1)]
 
 
 def choose(names: str, columns: Mapping[str, object]) -> list[str]:
@@ -108,9 +124,35 @@ def _taken(cells, kept):
     return Cells(columns, [cells.rows[i] for i in kept], cells.delimiter)
 
 
-def _times(cells):
-    texts = (list(column) for column in cells.columns.values() if not any(map(is_number, column)))
-    return next(texts, [""] * len(cells.rows))
+def _in_order(cells, found):
+    """(cells, dates) with the dates ascending, and notes on that and on gaps. Raises ValueError for a date twice."""
+    moments, notes = found.moments, []
+    order = sorted(range(len(moments)), key=moments.__getitem__)
+    for i, j in itertools.pairwise(order):
+        if moments[i] == moments[j]:
+            raise ValueError(
+                f"column {found.column!r} has {cells.columns[found.column][j]!r} in row {cells.rows[i]} and in row "
+                f"{cells.rows[j]}; allowed: each date once, {_hint(cells, found.column)}or date=none to take the "
+                "rows in the order in which they stand"
+            )
+    if order != list(range(len(order))):
+        newest_first = order == list(range(len(order)))[::-1]
+        notes.append(f"the rows {'stand newest first' if newest_first else 'are out of order'}, and are sorted by date")
+    cells, found = _taken(cells, order), found._replace(moments=[moments[i] for i in order])
+    gaps = np.flatnonzero(find_step(found.moments).gaps)
+    if len(gaps):
+        said = "there is 1 gap" if len(gaps) == 1 else f"there are {len(gaps)} gaps, the first"
+        after = cells.columns[found.column][gaps[0]]
+        notes.append(f"column {found.column!r}: {said} after {after} (row {cells.rows[gaps[0]]}); rows count as steps")
+    return cells, found, notes
+
+
+def _hint(cells, date):
+    """A column and a value that `where` may be, where a column looks as if it said whose rows they are."""
+    for name, column in cells.columns.items():
+        if name != date and not _all_numbers(column) and 1 < len(set(column)) <= len(column) / 2:
+            return f"such as with where={name}={column[0]}, "
+    return ""
 
 
 def _series(cells, target, inputs, missing, decimal):
