@@ -5,7 +5,8 @@
     python experiments/gradient_flow.py --cells=my_cell.py:leaky,rnn      # beside a cell of your own
 
 Prints a table and writes gradient_flow.png and gradient_flow.npz into --out. All of it is |dL/dh_t| of the first layer
-(forwards, if it has two directions), over all parts of its carry, rms over a batch; the median over seeds or runs.
+(forwards, if it has two directions; of a transformer, |dL/dx_t| of what enters it), over all parts of its carry, rms
+over a batch; the median over seeds or runs.
 """
 
 import dataclasses
@@ -31,7 +32,6 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnjax import intervals, runs
-from rnnjax.cells import CELLS
 from rnnjax.diagnostics.gradient_flow import gradient_fault, gradient_flow, gradient_reach, rms_over_batch, total_norm
 from rnnjax.figures import plotting
 from rnnjax.keys import Purpose, purpose_key
@@ -41,7 +41,7 @@ from rnnjax.sweeps.tracing import errors_in_one_line
 from rnnjax.tasks import draw
 from rnnjax.training import make_train, outputs
 from rnnjax.training.checks import check
-from rnnjax.training.config import Config, hyperparameters
+from rnnjax.training.config import OWNERS, Config, hyperparameters
 from rnnjax.training.devices import prepare_devices
 from rnnjax.training.dotted import with_fitting_options
 from rnnjax.training.own_files import full_name, look_again, short_name
@@ -62,7 +62,7 @@ def compare(
     """The gradient over time of each cell.
 
     Args:
-      cells: names in CELLS, or FILE.py:NAME; None: those of `trained`.
+      cells: names of cells, or FILE.py:NAME; None: those of `trained`.
       config: of the cells that were not trained.
       seeds: how many initialisations of each.
       trained: cell -> its runs, which differ in the seed alone; their own config then holds for the cell.
@@ -107,7 +107,7 @@ def make_profile(config: Config):
             return train.task.loss(model(batch.inputs, lengths=batch.lengths, taps=taps), batch)
 
         first = gradient_flow(loss, model.make_taps(T, (config.batch_size,))).norm[0]
-        norm = total_norm(first[0] if config.bidirectional else first)
+        norm = total_norm(first[0] if config.bidirectional and type(first) is tuple else first)
         if batch.lengths is not None:  # let all sequences end together, so that a step back is the same for all
             source = jnp.arange(T)[:, None] - (T - batch.lengths)
             norm = jnp.where(source >= 0, jnp.take_along_axis(norm, jnp.maximum(source, 0), axis=0), 0)
@@ -217,10 +217,10 @@ def main(_) -> int:
     base = load_config()  # with --runs too: the file may hold their cell
     cells = CELLS_FLAG.value
     for cell in cells or ():
-        if cell not in CELLS and ":" in cell:
+        if cell not in (known := OWNERS["cell"]) and ":" in cell:
             look_again("cell", full_name(cell))
-        elif cell not in CELLS:
-            raise BadSetting(f"--cells={cell}: unknown cell{nearest(cell, CELLS) or ';'} cells: {', '.join(CELLS)}")
+        elif cell not in known:
+            raise BadSetting(f"--cells={cell}: unknown cell{nearest(cell, known) or ';'} cells: {', '.join(known)}")
     try:
         trained = find_trained(RUNS.value, TASK.value, SEQ_LEN.value) if RUNS.value else {}
         config = _base_config(base, trained)

@@ -126,7 +126,7 @@ def test_the_smallest_texts_that_train_are_scored_and_written(content, starts, t
     check(config)
     train = make_train(config)
     state, records = jax.jit(train.run)(jax.random.key(0), hyperparameters(config))
-    summary, score, files = train.task.report(train.model, state.params, jax.random.key(0))
+    summary, score, files, *_ = train.task.report(train.model, state.params, jax.random.key(0))
     assert np.isfinite([records["eval_loss"][0], *(v for name, v in score.items() if name != "text_sha256")]).all()
     sample = files["sample.txt"]
     assert sample.startswith(starts) and len(sample) == len(starts) + SAMPLE_LENGTH + 1

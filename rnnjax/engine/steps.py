@@ -111,12 +111,13 @@ def layer_names(carries: Sequence[Carry], bidirectional: bool = False) -> tuple[
 
     Args:
       carries: one a layer, a pair (forward, backward) where `bidirectional`: a tree does not say that by itself, as a
-        pair may be a carry.
+        pair may be a carry. A layer that attends to both sides at once has a NamedTuple there, and no pair.
       bidirectional: whether the stack runs in both directions.
     """
     names = []
     for number, carry in enumerate(carries):
-        directions = zip(("forward.", "backward."), carry, strict=True) if bidirectional else [("", carry)]
+        pair = bidirectional and type(carry) is tuple
+        directions = zip(("forward.", "backward."), carry, strict=True) if pair else [("", carry)]
         for direction, parts in directions:  # a dot stands between levels of the stack alone
             names += [f"layer{number}.{direction}{name.replace('.', '_')}" for name in carry_names(parts)]
     return tuple(names)

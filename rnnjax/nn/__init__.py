@@ -1,7 +1,16 @@
-"""Flax NNX modules: any cell as a layer, layers as a stack, a stack as a model."""
+"""Flax NNX modules: any cell, or attention, as a layer, layers as a stack, a stack as a model."""
 
+from rnnjax.nn.attention import Transformer, TransformerBlock, transformer
 from rnnjax.nn.model import SequenceModel
 from rnnjax.nn.rnn import RNN, Bidirectional
 from rnnjax.nn.stack import Stack
 
-__all__ = ["RNN", "Bidirectional", "SequenceModel", "Stack"]
+__all__ = [
+    "RNN",
+    "Bidirectional",
+    "SequenceModel",
+    "Stack",
+    "Transformer",
+    "TransformerBlock",
+    "transformer",
+]

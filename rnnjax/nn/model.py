@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rnnjax.engine.unroll import clean_lengths, zero_past
+from rnnjax.nn.attention import Transformer
 from rnnjax.nn.rnn import shown_features
 from rnnjax.nn.stack import Stack, check_cells
 from rnnjax.types import Array, Cell
@@ -19,10 +20,13 @@ class SequenceModel(nnx.Module):
 
         x_t = encode(inputs_t);   y = Stack(x);   outputs = W y + b      of the last step, every step, or the mean step
 
+    Where the last layer is a Transformer's, its y is normed first: outputs = W LN(y) + b. Where the first is, tokens
+    enter as sqrt(D) times their embedding, as large as what is added to them (Vaswani et al. 2017).
+
     With dropout, `model.train()` and `model.eval()` switch it, `nnx.reseed(model, dropout=key)` gives it a key.
 
     Args:
-      cells: one `Cell` a layer, the first layer first.
+      cells: one `Cell`, or what `transformer` returns, a layer, the first layer first.
       input_size: D, or the vocabulary where `tokens`.
       output_size: O.
       tokens: inputs are integers, and the encoder is an embedding.
@@ -37,7 +41,7 @@ class SequenceModel(nnx.Module):
 
     def __init__(
         self,
-        cells: Sequence[Cell],
+        cells: Sequence[Cell | Transformer],
         *,
         input_size: int,
         output_size: int,
@@ -59,7 +63,7 @@ class SequenceModel(nnx.Module):
         check_cells(cells)
         width = input_size
         if tokens:
-            width = embedding_size or shown_features(cells[0], input_size)
+            width = embedding_size or _shown(cells[0], input_size)
             self.encoder = nnx.Embed(input_size, width, dtype=dtype, rngs=rngs)
         elif embedding_size is not None:
             width = embedding_size
@@ -79,6 +83,8 @@ class SequenceModel(nnx.Module):
             cotangent_clip=cotangent_clip,
             rngs=rngs,
         )
+        self.scale = width**0.5 if tokens and isinstance(cells[0], Transformer) else 1.0
+        self.norm = nnx.LayerNorm(self.stack.out_features, rngs=rngs) if isinstance(cells[-1], Transformer) else None
         # Not computed in `dtype`: outputs rounded to bfloat16 would round the loss.
         self.readout = nnx.Linear(self.stack.out_features, output_size, rngs=rngs)
         self.steps_read = readout
@@ -110,6 +116,7 @@ class SequenceModel(nnx.Module):
         lengths = clean_lengths(lengths, inputs.shape[0], batch_shape)
         inputs = zero_past(inputs, lengths)  # padding that is not finite would spoil the encoder's gradient
         xs = inputs if self.encoder is None else self.encoder(inputs)
+        xs = xs if self.scale == 1 else xs * self.scale
         outputs = "last" if self.steps_read == "last" else "every"
         carry, ys, read = self.stack(
             xs,
@@ -121,15 +128,21 @@ class SequenceModel(nnx.Module):
             return_inputs=True,
             first_outputs=first_outputs,
         )
+        if self.norm is not None:
+            ys = self.norm(ys)
+            ys = zero_past(ys, lengths) if self.steps_read == "mean" else ys
         if self.steps_read == "mean":  # outputs past a sequence's length are zero
             steps = ys.shape[0] if lengths is None else jnp.maximum(lengths, 1)[..., None]
             ys = jnp.sum(ys, axis=0, dtype=jnp.promote_types(ys.dtype, jnp.float32)) / steps
         found = (carry,) * return_carry + (self.readout(ys),) + (read,) * return_inputs
         return found if len(found) > 1 else found[0]
 
-    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> tuple:
-        """What a call starts from by default, say for a loop that makes one step a call."""
-        return self.stack.initial_carry(batch_shape)
+    def initial_carry(self, batch_shape: tuple[int, ...] = (), steps: int | None = None) -> tuple:
+        """What a call starts from by default, say for a loop that makes one step a call.
+
+        steps: how many past steps a layer that attends is to keep in view, itself included; others have no use for it.
+        """
+        return self.stack.initial_carry(batch_shape, steps)
 
     def make_taps(self, T: int, batch_shape: tuple[int, ...] = ()) -> tuple:
         """Zeros `[T, ..., H]` a layer and carry part; the gradient by them is dL/dh_t (see `unroll`)."""
@@ -138,3 +151,7 @@ class SequenceModel(nnx.Module):
     def make_probe(self, T: int, batch_shape: tuple[int, ...] = ()) -> tuple:
         """Zeros `[T, ...]` a layer and carry part; the "gradient" by them is |dL/dh_t| (see `unroll`)."""
         return self.stack.make_probe(T, batch_shape)
+
+
+def _shown(cell, input_size):
+    return cell.hidden_size if isinstance(cell, Transformer) else shown_features(cell, input_size)

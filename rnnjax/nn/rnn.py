@@ -144,8 +144,8 @@ class RNN(nnx.Module):
             ys = ys if time_major else jnp.moveaxis(ys, 0, -2)
         return (carry, ys) if _given(return_carry, self.return_carry) else ys
 
-    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> Carry:
-        """What a call starts from by default, `[..., H]`, in the dtype that it computes in."""
+    def initial_carry(self, batch_shape: tuple[int, ...] = (), steps: int | None = None) -> Carry:
+        """What a call starts from by default, `[..., H]`, in the dtype that it computes in, however many `steps`."""
         params = self._params()
         dtype = jnp.result_type(*params.values(), jnp.bfloat16) if self.dtype is None else self.dtype
         carry = self.cell.initial_carry(self.cell.weights(params), batch_shape)
@@ -238,7 +238,7 @@ class Bidirectional(nnx.Module):
         ys = jax.tree.map(self.merge_fn, *ys)
         return (carry, ys) if _given(return_carry, self.return_carry) else ys
 
-    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> tuple[Carry, Carry]:
+    def initial_carry(self, batch_shape: tuple[int, ...] = (), steps: int | None = None) -> tuple[Carry, Carry]:
         """What a call starts from by default, a pair of carries `[..., H]`."""
         return tuple(rnn.initial_carry(batch_shape) for rnn in self._pair)
 

@@ -8,6 +8,7 @@ from flax import nnx
 
 from rnnjax.engine.unroll import clean_lengths, last_valid, zero_past
 from rnnjax.gradients.methods import check_gradient
+from rnnjax.nn.attention import Transformer, TransformerBlock, check_plain
 from rnnjax.nn.rnn import RNN, Bidirectional, concatenate, one_each
 from rnnjax.types import Array, Cell
 
@@ -21,7 +22,8 @@ class Stack(nnx.Module):
     arXiv:1409.2329); the residual path (He et al. 2015, arXiv:1512.03385) is not dropped.
 
     Args:
-      cells: one `Cell` a layer; bidirectional layers have two sets of its parameters.
+      cells: one `Cell` a layer, of which bidirectional layers have two sets of parameters; or what `transformer`
+        returns, whose block has no use for residual, method, segments, gradient and cotangent_clip.
       in_features: D.
       dropout: probability of dropping a unit between layers.
       residual: add each layer's input to its output where the widths agree.
@@ -34,7 +36,7 @@ class Stack(nnx.Module):
 
     def __init__(
         self,
-        cells: Sequence[Cell],
+        cells: Sequence[Cell | Transformer],
         in_features: int,
         *,
         dropout: float = 0.0,
@@ -51,11 +53,17 @@ class Stack(nnx.Module):
         check_gradient(gradient, bidirectional=bidirectional)
         options: dict[str, Any] = {"time_major": True, "dtype": dtype, "method": method, "segments": segments}
         options |= {"gradient": gradient, "cotangent_clip": cotangent_clip, "rngs": rngs}
-        layers, width = [], in_features
+        layers: list[Any] = []
+        width = in_features
         for cell in cells:
-            layer = RNN(cell, width, **options)
-            if bidirectional:
-                layer = Bidirectional(layer, RNN(cell, width, **options), time_major=True)
+            if not isinstance(cell, Cell):
+                check_plain(residual=residual, **{name: options[name] for name in OF_RNN})
+                first = not any(isinstance(layer, TransformerBlock) for layer in layers)
+                layer = TransformerBlock(cell, width, bidirectional=bidirectional, first=first, dtype=dtype, rngs=rngs)
+            elif bidirectional:
+                layer = Bidirectional(*(RNN(cell, width, **options) for _ in range(2)), time_major=True)
+            else:
+                layer = RNN(cell, width, **options)
             layers.append(layer)
             width = layer.out_features
         self.layers = nnx.List(layers)
@@ -109,24 +117,16 @@ class Stack(nnx.Module):
             )
             if first_outputs is not None and not carries:
                 shown = zero_past(first_outputs, lengths)
-                new = self._last_step(shown, lengths) if final else shown
+                new = _last_step(shown, lengths, layer) if final else shown
             carries.append(carry)
             if self.residual and new.shape[-1] == ys.shape[-1]:
-                new = new + (self._last_step(ys, lengths) if final else ys).astype(new.dtype)
+                new = new + (_last_step(ys, lengths, layer) if final else ys).astype(new.dtype)
             ys = new
         return (tuple(carries), ys, tuple(inputs)) if return_inputs else (tuple(carries), ys)
 
-    def _last_step(self, xs, lengths):
-        """`[T, ..., D]` -> `[..., D]` in running order: backward features end at the first step."""
-        last = xs[-1] if lengths is None else last_valid(xs, lengths)
-        if not self.bidirectional:
-            return last
-        half = xs.shape[-1] // 2
-        return concatenate(last[..., :half], xs[0][..., half:])
-
-    def initial_carry(self, batch_shape: tuple[int, ...] = ()) -> tuple:
-        """What a call starts from by default: one entry a layer, each `[..., H]`."""
-        return tuple(layer.initial_carry(batch_shape) for layer in self.layers)
+    def initial_carry(self, batch_shape: tuple[int, ...] = (), steps: int | None = None) -> tuple:
+        """What a call starts from by default: one entry a layer, each `[..., H]`; a `KVCache` of so many `steps`."""
+        return tuple(layer.initial_carry(batch_shape, steps) for layer in self.layers)
 
     def make_taps(self, T: int, batch_shape: tuple[int, ...] = ()) -> tuple:
         """Zeros `[T, ..., H]` for each layer and carry part."""
@@ -137,9 +137,21 @@ class Stack(nnx.Module):
         return tuple(layer.make_probe(T, batch_shape) for layer in self.layers)
 
 
-def check_cells(cells: Sequence[Cell]) -> None:
+OF_RNN = ("method", "segments", "gradient", "cotangent_clip")
+
+
+def _last_step(xs, lengths, layer):
+    """`[T, ..., D]` -> `[..., D]` in the running order of the layer: backward features end at the first step."""
+    last = xs[-1] if lengths is None else last_valid(xs, lengths)
+    if not isinstance(layer, Bidirectional):
+        return last
+    half = xs.shape[-1] // 2
+    return concatenate(last[..., :half], xs[0][..., half:])
+
+
+def check_cells(cells: Sequence[Cell | Transformer]) -> None:
     """Raises TypeError for one Cell, ValueError for none."""
-    if isinstance(cells, Cell):
-        raise TypeError("cells is one Cell; allowed: a sequence with one Cell a layer, such as [cell]")
+    if isinstance(cells, Cell | Transformer):
+        raise TypeError(f"cells is one {type(cells).__name__}; allowed: a sequence with one a layer, such as [cell]")
     if not cells:
         raise ValueError("cells is empty; allowed: one Cell a layer")

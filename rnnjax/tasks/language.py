@@ -10,7 +10,9 @@ import numpy as np
 from rnnjax.types import Array, Model
 
 
-def bits_per_character(model: Model, tokens: Array, streams: int = 16, piece: int = 128) -> Array:
+def bits_per_character(
+    model: Model, tokens: Array, streams: int = 16, piece: int = 128, context: int | None = None
+) -> Array:
     """-1/(N - 1) sum_{t=2}^N log2 p(x_t | the characters before it) over a whole text, the state carried along.
 
     Every character but the text's first is predicted exactly once. The text is read as `streams` runs side by side,
@@ -20,6 +22,8 @@ def bits_per_character(model: Model, tokens: Array, streams: int = 16, piece: in
     Args:
       model: reads `[T, B]` tokens forwards, returns logits `[T, B, V]`, takes and returns its carry.
       tokens: integers `[N]`, two or more.
+      context: how many last characters a model that attends is to see, such as the window it was trained on; by
+        default all of its run.
 
     Raises ValueError for fewer tokens, tokens outside the vocabulary, or a model that reads ahead or not every step.
     """
@@ -44,14 +48,22 @@ def bits_per_character(model: Model, tokens: Array, streams: int = 16, piece: in
 
     tokens = jnp.asarray(tokens)
     windows = cut(tokens[:-1]), cut(tokens[1:]), cut(jnp.ones(predicted, bool))
-    _, nats = jax.lax.scan(read, model.initial_carry((streams,)), windows)
+    _, nats = jax.lax.scan(read, model.initial_carry((streams,), steps=context or length), windows)
     return jnp.sum(nats) / (math.log(2) * predicted)
 
 
-def generate(model: Model, prompt: Array, length: int, key: Array, temperature: float | Array = 1.0) -> Array:
+def generate(
+    model: Model,
+    prompt: Array,
+    length: int,
+    key: Array,
+    temperature: float | Array = 1.0,
+    context: int | None = None,
+) -> Array:
     """`length` tokens sampled one by one after `prompt` `[P]`, from softmax(logits / temperature); integers `[length]`.
 
-    A temperature of 0 takes the most likely token each time.
+    A temperature of 0 takes the most likely token each time. A model that attends sees the last `context` tokens alone,
+    if that is given.
 
     Raises ValueError for an empty prompt, tokens outside the vocabulary, a negative length, a temperature that is not a
     number of 0 or more (values that are traced are not looked at), or a model that reads ahead or not every step.
@@ -62,7 +74,8 @@ def generate(model: Model, prompt: Array, length: int, key: Array, temperature: 
         raise ValueError(f"length is {length}; it must be an integer, 0 or more")
     if not isinstance(temperature, jax.core.Tracer) and not temperature >= 0:
         raise ValueError(f"temperature is {temperature}; it must be a number, 0 or more")
-    carry, logits = model(jnp.asarray(prompt)[:, None], initial_carry=model.initial_carry((1,)), return_carry=True)
+    carry = model.initial_carry((1,), steps=context or len(prompt) + length)
+    carry, logits = model(jnp.asarray(prompt)[:, None], initial_carry=carry, return_carry=True)
 
     def write(state, key):
         carry, logits = state

@@ -94,7 +94,7 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
         solved=min(five_gram, unigram),  # a text without structure is no better known from its last characters
         causal=True,
         references=lambda: {"unigram": unigram, "5-gram": five_gram},
-        report=lambda model, params, key: _report(data, model, params, key),
+        report=lambda model, params, key: _report(data, seq_len, model, params, key),
         data=parts,
     )
 
@@ -166,12 +166,13 @@ def ngram_bits_per_character(data: TextData, order: int, split: str) -> float:
 _SCORES: dict[tuple, dict[str, float]] = {}  # of each text and order, found once a process
 
 
-def _report(data, model, params, key):
+def _report(data, seq_len, model, params, key):
     """Bits per character on the whole test part, beside the n-gram models', and a sample of what the model writes."""
     prompt = PROMPT if set(PROMPT) <= set(data.vocabulary) else decode(data.train[: len(PROMPT)], data.vocabulary)
-    bits = float(jax.jit(lambda p, tokens: bits_per_character(model(p), tokens))(params, data.test))
+    bits = float(jax.jit(lambda p, tokens: bits_per_character(model(p), tokens, context=seq_len))(params, data.test))
     ids = encode(prompt, data.vocabulary)
-    written = jax.jit(lambda p, key: generate(model(p), ids, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE))(params, key)
+    write = jax.jit(lambda p, key: generate(model(p), ids, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE, context=seq_len))
+    written = write(params, key)
     unigram, five_gram = (ngram_bits_per_character(data, order, "test") for order in (1, 5))
     return Report(
         f"{bits:.3f} bits per character on the whole test part (5-gram {five_gram:.3f}, unigram {unigram:.3f})",

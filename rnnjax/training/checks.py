@@ -9,6 +9,7 @@ from rnnjax.cells.check import check_cell
 from rnnjax.engine.runners import METHODS, check_method
 from rnnjax.gradients.methods import check_gradient
 from rnnjax.gradients.penalties import PENALTIES, orthogonal
+from rnnjax.nn.attention import OF_A_RECURRENCE, Transformer, check_plain
 from rnnjax.tasks import check_causal
 from rnnjax.training.config import (
     DEFAULTS,
@@ -77,6 +78,14 @@ def check(config: Config) -> None:
     task = make_task(config)  # a task knows what lengths it can have
     check_causal(task, config.task, bidirectional=config.bidirectional)
     width = config.embedding_size or (config.hidden_size if task.tokens else task.input_size)
+    if isinstance(make_cell(config), Transformer):
+        check_plain(**{name: getattr(config, name) for name in OF_A_RECURRENCE})
+    else:
+        _check_recurrence(config, width)
+
+
+def _check_recurrence(config, width):
+    """Raises ValueError for a cell that breaks a promise, and for settings that do not go together with it."""
     _check_cell(factory_of(config, "cell"), dataclasses.replace(config, seed=0, lr=1.0), width)
     if config.residual and config.num_layers == 1 and width != config.hidden_size * (1 + config.bidirectional):
         raise ValueError(

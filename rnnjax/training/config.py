@@ -4,11 +4,13 @@ import dataclasses
 import functools
 import inspect
 import types
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rnnjax.cells import CELLS
 from rnnjax.engine.runners import METHODS
+from rnnjax.nn.attention import LAYERS, Transformer
 from rnnjax.tasks import TASKS
 from rnnjax.training import own_files
 from rnnjax.training.options import REQUIRED, Option, Options, options_of
@@ -38,7 +40,7 @@ class Config:
     seq_len: int = _field(100, "T, the length of a sequence (copy: of the delay)")
     min_seq_len: int | None = _field(None, "draw each sequence's length from [min_seq_len, seq_len]")
 
-    cell: str = _field("lstm", ", ".join(CELLS) + "; or FILE.py:NAME of your own")
+    cell: str = _field("lstm", ", ".join([*CELLS, *LAYERS]) + "; or FILE.py:NAME of your own")
     cell_options: Mapping[str, Any] = _field(Options(), "of the cell: see its factory")
     hidden_size: int = _field(128, "H, units a layer")
     num_layers: int = _field(1, "L, stacked layers")
@@ -96,7 +98,7 @@ def _known_names_only(init):
 
 
 # What has options of its own, and the table of all there are.
-OWNERS: dict[str, dict[str, Callable[..., Any]]] = {"cell": CELLS, "task": TASKS}
+OWNERS: dict[str, Mapping[str, Callable[..., Any]]] = {"cell": ChainMap(LAYERS, CELLS), "task": TASKS}
 FIELDS = {f.name: f for f in dataclasses.fields(Config) if f.name not in ("cell_options", "task_options")}
 setattr(Config, "__init__", _known_names_only(Config.__init__))  # noqa: B010
 DEFAULTS = Config()
@@ -119,8 +121,8 @@ def task_arguments(config: Config) -> dict[str, Any]:
     return dict(config.task_options) | lowest
 
 
-def make_cell(config: Config, **traced: Any) -> Cell:
-    """The `Cell` that the config names; `traced` overrides its options, and may hold tracers."""
+def make_cell(config: Config, **traced: Any) -> Cell | Transformer:
+    """The `Cell`, or the layer that attends, of the config; `traced` overrides its options, and may hold tracers."""
     return _call("cell", config, (config.hidden_size,), dict(config.cell_options) | traced)
 
 

@@ -89,7 +89,7 @@ def summary(config: Config, train: Train, rows: list[dict], flow: dict[str, np.n
         "seconds": round(seconds, 2),
         "steps_per_second": round(rows[-1]["step"] / seconds, 1) if seconds else None,
     }
-    of_first = "layer0.forward." if config.bidirectional else "layer0."
+    of_first = "layer0.forward." if any(name.startswith("layer0.forward.") for name in flow) else "layer0."
     first_layer = [array[-1] for name, array in flow.items() if name.startswith(of_first)]
     if first_layer:
         profile = total_norm([jnp.asarray(norm) for norm in first_layer])

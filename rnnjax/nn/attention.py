@@ -1,0 +1,296 @@
+"""A Transformer's block as a layer, called like `RNN`: attention to steps of the past instead of a state."""
+
+import functools
+import math
+import numbers
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rnnjax.cells.check import like
+from rnnjax.engine.hooks import probed, tapped, where
+from rnnjax.engine.unroll import clean_lengths, last_valid, zero_past
+from rnnjax.gradients.penalties import PENALTIES
+from rnnjax.nn.positions import POSITIONS, slopes, turned, waves
+from rnnjax.types import Array
+
+
+class Transformer(NamedTuple):
+    """A layer that attends, as plain values; `transformer` makes and checks it, `TransformerBlock` is the layer."""
+
+    hidden_size: int
+    heads: int
+    positions: str
+    mlp: int
+    context: int | None
+
+
+class Residual(NamedTuple):
+    """What taps and probes of a block act on: the residual stream x that enters it, `[..., H]`."""
+
+    x: Array
+
+
+class KVCache(NamedTuple):
+    """What a block carries: keys and values of the last N steps of each sequence; zeros hold no step.
+
+    Step p, counted from the sequence's start, lies in slot p mod N.
+    """
+
+    keys: Array  # [..., heads, N, H / heads]
+    values: Array  # [..., heads, N, H / heads]
+    count: Array  # [...] int32, steps that each sequence has had
+
+
+def transformer(
+    hidden_size: int,
+    *,
+    heads: int = 4,
+    positions: Literal["none", "sinusoidal", "rotary", "alibi"] = "rotary",
+    mlp: int = 4,
+    context: int | None = None,
+) -> Transformer:
+    """A causal Transformer's layer, for `Stack` and `SequenceModel` in the place of a cell.
+
+        x_t <- x_t + W_o concat_heads(sum_s a_ts v_s),    a_ts = softmax_s(q_t . k_s / sqrt(d))    over s <= t
+        x_t <- x_t + W_2 gelu(W_1 LN(x_t)),               q, k, v = W_q LN(x), W_k LN(x), W_v LN(x)
+
+    each map with a bias, d = H / heads. Vaswani et al. (2017, arXiv:1706.03762); with the norm in front of each part,
+    Xiong et al. (2020, arXiv:2002.04745).
+
+    Args:
+      hidden_size: H.
+      heads: how many times it attends, each to other steps; it divides H.
+      positions: how it knows which step is which. "none": not at all, but for how many steps it sees. "sinusoidal":
+        sin and cos of t / 10000^(2i/H) are added to what the first layer reads (Vaswani et al. 2017). "rotary": q_t and
+        k_t are turned by angles t / 10000^(2i/d), so that q_t . k_s knows t - s (RoPE, Su et al. 2021,
+        arXiv:2104.09864). "alibi": head n = 1 ... subtracts m |t - s| from q_t . k_s / sqrt(d), m = 2^(-8 n / heads)
+        (Press et al. 2021, arXiv:2108.12409).
+      mlp: width of the hidden layer of W_1 and W_2, in H.
+      context: a step sees that many last steps, itself included; all by default.
+
+    Raises ValueError for values that cannot be.
+    """
+    for name, value in (("hidden_size", hidden_size), ("heads", heads), ("mlp", mlp), ("context", context)):
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not (whole and value >= 1) and not (name == "context" and value is None):
+            raise ValueError(f"{name}={value!r}; allowed: an integer, 1 or more")
+    if hidden_size % heads:
+        raise ValueError(f"heads={heads}; allowed: a divisor of hidden_size={hidden_size}")
+    if positions not in POSITIONS:
+        raise ValueError(f"unknown positions {positions!r}; allowed: {', '.join(POSITIONS)}")
+    if positions == "rotary" and hidden_size // heads % 2:
+        raise ValueError(
+            f"positions='rotary' turns pairs, and hidden_size={hidden_size} with heads={heads} has "
+            f"{hidden_size // heads} units a head; allowed: an even number a head, or other positions"
+        )
+    return Transformer(hidden_size, heads, positions, mlp, context)
+
+
+LAYERS = {"transformer": transformer}
+
+
+class TransformerBlock(nnx.Module):
+    """Attention, then a network of one hidden layer a step, each added to its input: see `transformer`. Time-major.
+
+    Args:
+      spec: of `transformer`.
+      in_features: D; a linear map to H comes in front where it is not H.
+      bidirectional: a step sees the later ones, too; with a context those of the K - 1 that follow.
+      first: no other block is below: sinusoidal positions are added here.
+      dtype: what to compute in, as in `unroll`; the softmax is in float32 or better.
+      rngs: its `params` stream draws the parameters.
+    """
+
+    def __init__(
+        self,
+        spec: Transformer,
+        in_features: int,
+        *,
+        bidirectional: bool = False,
+        first: bool = True,
+        dtype: jnp.dtype | None = None,
+        rngs: nnx.Rngs,
+    ):
+        H = spec.hidden_size
+        linear = functools.partial(nnx.Linear, dtype=dtype, rngs=rngs)
+        norm = functools.partial(nnx.LayerNorm, dtype=dtype, rngs=rngs)
+        self.entrance = linear(in_features, H) if in_features != H else None
+        self.attention_norm, self.mlp_norm = norm(H), norm(H)
+        self.query, self.key_value, self.mix = linear(H, H), linear(H, 2 * H), linear(H, H)
+        self.widen, self.narrow = linear(H, spec.mlp * H), linear(spec.mlp * H, H)
+        self.spec = nnx.static(spec)
+        self.in_features = in_features
+        self.out_features = H
+        self.bidirectional = bidirectional
+        self.first = first
+        self.dtype = dtype
+
+    def __call__(
+        self,
+        inputs: Array,
+        *,
+        initial_carry: KVCache | None = None,
+        seq_lengths: Array | None = None,
+        return_carry: bool = False,
+        taps: Residual | None = None,
+        probe: Residual | None = None,
+        outputs: str = "every",
+    ) -> Any:
+        """Outputs `[T, ..., H]`, zero past each length; after the carry, if `return_carry`.
+
+        Args:
+          inputs: `[T, ..., D]`.
+          initial_carry: of N steps: the oldest are forgotten, as with a context of N. Without one there is nothing
+            before the first step, and the carry that is returned has room for the context or, without, for these T.
+          seq_lengths: integers `[...]`, the valid steps of each sequence.
+          taps, probe: see `make_taps` and `make_probe`.
+          outputs: "every", or "last" for each sequence's last step `[..., H]`, zero where the length is 0.
+        """
+        if outputs not in ("every", "last"):
+            raise ValueError(f"outputs is {outputs!r}; allowed: 'every', 'last'")
+        T, *batch, features = inputs.shape
+        if features != self.in_features:
+            raise ValueError(f"inputs have {features} features; allowed: {self.in_features}, the layer's in_features")
+        if T == 0:
+            raise ValueError(f"inputs have no steps: shape {inputs.shape}")
+        lengths = clean_lengths(seq_lengths, T, tuple(batch))
+        cache = None if initial_carry is None else self._given(initial_carry, tuple(batch))
+        steps = np.arange(T).reshape(*[1] * len(batch), T)  # [..., T], each sequence's own
+        steps = steps if cache is None else steps + cache.count[..., None]
+        x = self._enter(zero_past(inputs, lengths), steps)
+        for name, dummy, shapes in (("taps", taps, self.make_taps), ("probe", probe, self.make_probe)):
+            if dummy is not None:
+                dummy = like(name, dummy, jax.eval_shape(functools.partial(shapes, T, tuple(batch))))
+                (x,) = (tapped if name == "taps" else probed)(Residual(x), dummy)
+        carry, attended = self._attend(x, steps, cache, lengths, outputs)
+        if outputs == "last":
+            x = x[-1:] if lengths is None else last_valid(x, lengths)[None]
+        x = x + attended
+        y = x + self.narrow(nnx.gelu(self.widen(self.mlp_norm(x))))
+        y = zero_past(y, lengths) if outputs == "every" else y[0] if lengths is None else where(lengths > 0, y[0], 0)
+        return (carry, y) if return_carry else y
+
+    def initial_carry(self, batch_shape: tuple[int, ...] = (), steps: int | None = None) -> KVCache:
+        """A cache without a step in it, with room for `steps` of them, or for the context if that is less.
+
+        Raises ValueError where neither says how many.
+        """
+        room = min((n for n in (steps, self.spec.context) if n is not None), default=None)
+        if room is None or room < 1:
+            raise ValueError(f"steps={steps!r}; allowed: 1 or more, how many steps a transformer keeps in view")
+        shape = (*batch_shape, self.spec.heads, room, self.spec.hidden_size // self.spec.heads)
+        return KVCache(self._zeros(shape), self._zeros(shape), jnp.zeros(batch_shape, jnp.int32))
+
+    def make_taps(self, T: int, batch_shape: tuple[int, ...] = ()) -> Residual:
+        """Zeros `[T, ..., H]`; the gradient by them is dL/dx_t, x_t what enters the block at step t."""
+        return Residual(self._zeros((T, *batch_shape, self.spec.hidden_size)))
+
+    def make_probe(self, T: int, batch_shape: tuple[int, ...] = ()) -> Residual:
+        """Zeros `[T, ...]`; the "gradient" by them is |dL/dx_t|."""
+        return Residual(self._zeros((T, *batch_shape)))
+
+    def _zeros(self, shape):
+        return jnp.zeros(shape, jnp.float32 if self.dtype is None else self.dtype)
+
+    def _given(self, carry, batch_shape):
+        room = jnp.shape(carry[0])[-2] if isinstance(carry, tuple) and len(carry) and jnp.ndim(carry[0]) > 1 else 1
+        return like("the carry", carry, jax.eval_shape(lambda: self.initial_carry(batch_shape, room)))
+
+    def _enter(self, inputs, steps):
+        x = inputs if self.entrance is None else self.entrance(inputs)
+        x = x if self.dtype is None else x.astype(self.dtype)
+        if self.spec.positions == "sinusoidal" and self.first:
+            x = x + jnp.moveaxis(waves(steps, self.spec.hidden_size), -2, 0).astype(x.dtype)
+        return x
+
+    def _attend(self, x, steps, cache, lengths, outputs):
+        """(the next cache, what each step `[T, ..., H]`, or each last one `[1, ..., H]`, gathers from those it sees)"""
+        spec, h = self.spec, self.attention_norm(x)
+        asking, at = h, steps
+        if outputs == "last":
+            asking = h[-1:] if lengths is None else last_valid(h, lengths)[None]
+            end = h.shape[0] if lengths is None else jnp.maximum(lengths, 1)[..., None]
+            at = steps[..., :1] + end - 1
+        q = self._by_head(self.query(asking), 1)[..., 0, :, :, :]
+        new = self._by_head(self.key_value(h), 2)
+        k, v = new[..., 0, :, :, :], new[..., 1, :, :, :]
+        if spec.positions == "rotary":
+            q, k = turned(q, at), turned(k, steps)
+        after = self._kept(cache, k, v, lengths)
+        context, keys, values, of_keys = spec.context, k, v, steps
+        if cache is not None:
+            room = cache.keys.shape[-2]
+            context = room if context is None else min(room, context)
+            keys, values, of_keys = after.keys, after.values, _steps_in(after.count, room)
+            if x.shape[0] > 1:  # one step alone lies in its slot by now; of several the first see what the last forget
+                keys, values = (
+                    jnp.concatenate([a.astype(b.dtype), b], -2) for a, b in zip(cache, (k, v), strict=False)
+                )
+                of_keys = jnp.concatenate([_steps_in(cache.count, room), steps], -1)
+        distance = at[..., :, None] - of_keys[..., None, :]
+        seen = (of_keys >= 0)[..., None, :] & (self.bidirectional | (distance >= 0))
+        if context is not None:
+            seen &= abs(distance) < context
+        if self.bidirectional and lengths is not None:
+            seen &= of_keys[..., None, :] < (steps[..., 0] + lengths)[..., None, None]
+        mixed = _mix(q, keys, values, seen, distance, spec)
+        mixed = jnp.moveaxis(mixed, -2, 0)
+        return after, self.mix(mixed.reshape(*mixed.shape[:-2], spec.hidden_size))
+
+    def _by_head(self, a, parts):
+        """`[T, ..., parts H]` -> `[..., parts, heads, T, H / heads]`."""
+        a = a.reshape(*a.shape[:-1], parts, self.spec.heads, -1)
+        return jnp.moveaxis(a, 0, -2)
+
+    def _kept(self, cache, k, v, lengths):
+        """The cache after these steps."""
+        *batch_shape, heads, T, _ = k.shape
+        if cache is None:
+            cache = KVCache(0, 0, jnp.zeros(batch_shape, jnp.int32))
+            room = self.spec.context or T
+        else:
+            room = cache.keys.shape[-2]
+        after = cache.count + (T if lengths is None else lengths)
+        index = (_steps_in(after, room) - cache.count[..., None])[
+            ..., None, :, None
+        ]  # of the new step in a slot, if >= 0
+        from_new = jnp.broadcast_to(jnp.clip(index, 0, T - 1), (*batch_shape, heads, room, 1))
+
+        def put(new, old):
+            chosen = new if T == 1 else jnp.take_along_axis(new, from_new, -2)
+            return jnp.where(index >= 0, chosen, jnp.asarray(old, new.dtype))
+
+        return KVCache(put(k, cache.keys), put(v, cache.values), after)
+
+
+def check_plain(**options: Any) -> None:
+    """Raises ValueError for an option of a recurrence, by name, that is not at its default: a block has none."""
+    for name, value in options.items():
+        if value != OF_A_RECURRENCE[name]:
+            raise ValueError(
+                f"{name}={value!r} is of a recurrence, and a transformer has none; allowed: {OF_A_RECURRENCE[name]!r}"
+            )
+
+
+OF_A_RECURRENCE = {"residual": False, "method": "auto", "segments": 1, "gradient": "bptt", "cotangent_clip": 0.0}
+OF_A_RECURRENCE |= dict.fromkeys(PENALTIES, 0.0)
+
+
+def _mix(q, k, v, seen, distance, spec):
+    """`[..., heads, Tq, d]`: the values that each step sees, weighed by how its query meets their keys."""
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    scores = jnp.einsum("...td,...sd->...ts", q / math.sqrt(q.shape[-1]), k, preferred_element_type=wide)
+    if spec.positions == "alibi":
+        scores -= slopes(spec.heads).astype(wide)[:, None, None] * abs(distance)[..., None, :, :]
+    scores = jnp.where(seen[..., None, :, :], scores, jnp.finfo(wide).min)
+    return jnp.einsum("...ts,...sd->...td", jax.nn.softmax(scores).astype(v.dtype), v)
+
+
+def _steps_in(count, room):
+    """Which step lies in each slot `[..., N]` after so many; below 0 in one that is empty."""
+    newest = count[..., None] - 1
+    return newest - (newest - jnp.arange(room)) % room
