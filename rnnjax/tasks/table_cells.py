@@ -53,7 +53,7 @@ def read_cells(content: bytes, is_value: Callable[[str], bool]) -> Cells:
                     "allowed: as many cells in each row"
                 )
             del row[width:]
-    columns = dict(zip(names, zip(*(row for _, row in numbered), strict=True), strict=True))
+    columns: dict[str, Sequence[str]] = dict(zip(names, zip(*(row for _, row in numbered), strict=True), strict=True))
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise ValueError(f"row {first} has two columns called {twice!r}; allowed: one of a name")
@@ -97,7 +97,7 @@ def _split(text: str, delimiter: str) -> Iterator[list[str]]:
 def _delimiter(text):
     best, most = ONE_COLUMN, 0.0
     for delimiter in DELIMITERS:
-        widths: list[int] = []
+        widths = []
         with contextlib.suppress(ValueError):  # said when the rows are read
             rows = itertools.islice(_split(text, delimiter), WINDOW)
             widths.extend(len(row) for row in rows if any(cell.strip() for cell in row))

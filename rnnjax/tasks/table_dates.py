@@ -113,7 +113,7 @@ def read_dates(
 class Step(NamedTuple):
     """What is from one date to the next."""
 
-    name: str | None  # hour, day, weekday, week, month, quarter, year; None: another one
+    name: str | None  # minute, hour, day, weekday, week, month, quarter, year; None: another one
     months: int  # of the calendar; else 0
     seconds: int  # where it is no step of months; 0: dates without a step
     gaps: np.ndarray  # [N - 1], where more than a step is left out
@@ -135,7 +135,7 @@ def find_step(moments: Sequence[datetime.datetime]) -> Step:
     if unit == 86400 and (seconds > unit).any() and all(moment.weekday() < 5 for moment in moments):
         of_days = np.array([moment.date() for moment in moments], "datetime64[D]")
         return Step("weekday", 0, unit, np.busday_count(of_days[:-1], of_days[1:]) > 1)
-    return Step({3600: "hour", 86400: "day", 604800: "week"}.get(unit), 0, unit, seconds > unit)
+    return Step({60: "minute", 3600: "hour", 86400: "day", 604800: "week"}.get(unit), 0, unit, seconds > unit)
 
 
 def dates_after(times: Sequence[str], pattern: str, n: int) -> list[str]:

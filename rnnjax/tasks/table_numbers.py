@@ -37,11 +37,12 @@ def decimal_mark(columns: dict[str, Sequence[str]], delimiter: str, told: str | 
         if told not in OTHER:
             raise unknown("decimal", told, OTHER)
         return told
-    shown, open_to_doubt = {}, {}
+    shown: dict[str, tuple[str, str]] = {}
+    open_to_doubt: dict[str, tuple[str, str]] = {}
     for name, cells in columns.items():
         text = "\n".join(cells)
         for mark in OTHER:
-            found = _DECIMAL[mark].search(text) if mark in text else None
+            found = _DECIMAL[mark].search(text)
             if found:
                 shown.setdefault(mark, (name, _line(text, found.start())))
             elif mark in text:
@@ -80,7 +81,8 @@ def read_numbers(name: str, cells: Sequence[str], rows: Sequence[int], decimal: 
         values = None
     if values is not None and np.isfinite(values).all():
         return values
-    values, units, pattern = np.empty(len(cells)), {}, _NUMBER[decimal]
+    values, pattern = np.empty(len(cells)), _NUMBER[decimal]
+    units: dict[str, int] = {}  # each, and the first cell that has it
     for i, cell in enumerate(cells):
         if cell.lower() in MISSING:
             values[i] = np.nan

@@ -22,7 +22,7 @@ class Table(NamedTuple):
 
     name: str
     times: list[str]  # [N], as the file writes them; "" where it has none
-    step: str | None  # from row to row: hour, day, weekday, week, month, quarter, year; None: unknown
+    step: str | None  # from row to row: minute, hour, day, weekday, week, month, quarter, year; None: unknown
     columns: dict[str, np.ndarray]  # name -> float64 [N]: the targets, then the inputs, in the order they are asked for
     sha256: str  # of the file, or of the settings that a made series is made from
     notes: tuple[str, ...] = ()  # what a reader should know, such as gaps and cells that were filled
