@@ -8,6 +8,7 @@ from rnnjax.tasks.copy import copy
 from rnnjax.tasks.language import bits_per_character, generate
 from rnnjax.tasks.ngram import fit_ngram
 from rnnjax.tasks.parity import parity
+from rnnjax.tasks.series import series, series_source
 from rnnjax.tasks.text import TextData, decode, encode, ngram_bits_per_character, text, text_data, text_source
 from rnnjax.types import Task
 
@@ -15,10 +16,14 @@ TASKS: dict[str, Callable[..., Task]] = {
     "adding": adding,
     "copy": copy,
     "parity": parity,
+    "series": series,
     "text": text,
 }
 
-DATA: dict[str, Callable[..., tuple[str, str, str | None]]] = {"text": text_source}
+DATA: dict[str, Callable[..., tuple[str, str, str | None]]] = {
+    "series": series_source,
+    "text": text_source,
+}
 """What a task reads from outside the package, by the task's arguments: what to call it, where it lies, its sha256 where
 that is no file. A run records it, and refuses to go on with other data."""
 
@@ -39,6 +44,7 @@ __all__ = [
     "generate",
     "ngram_bits_per_character",
     "parity",
+    "series",
     "text",
     "text_data",
 ]
