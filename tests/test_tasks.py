@@ -555,7 +555,11 @@ def bad_file(tmp_path, content):
         ),
         (lambda _: copy(5).sample(KEY, 2, seq_len=2.5), "'copy': seq_len is 2.5; it must be an integer, 1 or more"),
         (lambda d: text(5, path=d / "none.txt"), r"text file '.*none.txt' cannot be read: No such file or directory"),
-        (lambda d: text(5, path=d), "cannot be read: Is a directory"),
+        (lambda d: text(5, path=d), r"has no text in it; allowed: a text file, or a folder with \*.txt$"),
+        (
+            lambda d: text(5, path=bad_file(d, b"\xff\xfea\0b")),
+            "is not UTF-16 text: byte 4 is 0x62; allowed: UTF-8, or UTF-16",
+        ),
         (lambda d: text(5, path=bad_file(d, b"")), r"'.*bad.txt' has 0 characters; it must have 20 or more"),
         (
             lambda d: text(5, path=bad_file(d, b"x" * 99)),

@@ -1,10 +1,9 @@
 """Text: predict the next character of real text, scored in bits per character beside n-gram models of the same text."""
 
 import functools
-import hashlib
 import math
 import os
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,9 +19,11 @@ from rnnjax.tasks.common import (
     mean_over,
     unknown,
 )
+from rnnjax.tasks.documents import decoded, digest, joined, plain_lines, read_files
 from rnnjax.tasks.language import bits_per_character, generate
 from rnnjax.tasks.ngram import fit_ngram
-from rnnjax.types import Array, Batch, Report, Task
+from rnnjax.tasks.streams import documents_of, text_stream
+from rnnjax.types import Array, Batch, Codec, Report, Task
 
 CODE_POINTS = 0x110000  # of Unicode
 
@@ -33,12 +34,20 @@ SAMPLE_TEMPERATURE = 0.7
 PROMPT = "The "  # or as many characters of the text's own beginning, where it does not have these
 
 
-def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: int | None = None) -> Task:
+def text(
+    seq_len: int,
+    *,
+    path: str | os.PathLike | None = None,
+    separator: str | None = None,
+    min_seq_len: int | None = None,
+) -> Task:
     """Next-character prediction on windows of a text: the target of step t is the character of step t + 1.
 
     Args:
       seq_len: steps of a window. Windows start anywhere in their split, uniformly.
-      path: a UTF-8 file; by default the documentation in Python's standard library, see `text_data`.
+      path: a text file, or a folder whose *.txt are one document each; by default the documentation in Python's
+        standard library, see `text_data`.
+      separator: ends a document within a file, which a stateful run starts anew after; by default a file is one.
       min_seq_len: draw each window's own length uniformly from min_seq_len to seq_len.
 
     Inputs and targets are integers `[T, B]`, zeros past a window's length, to be decoded with
@@ -50,15 +59,13 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
     Raises ValueError for a text that cannot be read, or with a split shorter than seq_len + 1 characters.
     """
     check_seq_len("text", seq_len, min_seq_len, shortest=1)
-    data, trained = text_data(path), (seq_len, min_seq_len)
-    parts = {split: getattr(data, split) for split in SPLITS}
-    for split in SPLITS:
-        _check_size(len(parts[split]), seq_len, split, path)
+    data, trained = text_data(path, separator), (seq_len, min_seq_len)
+    parts = _parts(data, seq_len, path)
 
     def sample(
         key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None, data: Any = parts
     ) -> Batch:
-        if split not in data:
+        if split not in SPLITS:
             raise unknown("split", split, SPLITS)
         longest, least = lengths_to_draw("text", trained, seq_len, shortest=1)
         characters = jnp.asarray(data[split])
@@ -96,6 +103,12 @@ def text(seq_len: int, *, path: str | os.PathLike | None = None, min_seq_len: in
         references=lambda: {"unigram": unigram, "5-gram": five_gram},
         report=lambda model, params, key: _report(data, seq_len, model, params, key),
         data=parts,
+        stream=text_stream(seq_len),
+        codec=Codec(
+            lambda characters: encode(plain_lines(characters), data.vocabulary),
+            lambda ids: decode(ids, data.vocabulary),
+            len(data.vocabulary) - 1,
+        ),
     )
 
 
@@ -103,6 +116,8 @@ def text_source(path: str | os.PathLike | None = None, **_: Any) -> tuple[str, s
     """What `text` reads with these arguments: what to call it, where it lies, and its sha256 if that is no file."""
     if path is None:
         return "Python's own text", "pydoc_data.topics", text_data(None).sha256
+    if os.path.isdir(path):
+        return "the files of task.path", os.fspath(path), digest(read_files(path))
     return "the file of task.path", os.fspath(path), None
 
 
@@ -114,23 +129,20 @@ class TextData(NamedTuple):
     test: np.ndarray
     vocabulary: str  # the characters of the training part, sorted, then UNKNOWN; a character's id is its index
     sha256: str  # of the bytes, as they were read
+    starts: Mapping[str, np.ndarray]  # by split, where its documents begin; the first at 0
 
 
-def text_data(path: str | os.PathLike | None = None) -> TextData:
-    """Reads a UTF-8 file, or, by default, the language reference that Python ships as `pydoc_data.topics`.
+def text_data(path: str | os.PathLike | None = None, separator: str | None = None) -> TextData:
+    """Reads a text file or folder, or, by default, the language reference that Python ships as `pydoc_data.topics`.
 
     The default is the dict's values joined in sorted key order: some 465,000 characters of English technical prose,
-    which differ between versions of Python, hence the sha256. A byte order mark at the start is left out, and CRLF
-    and a lone CR are read as newlines, so that a text is the same whatever system it was written on. A file is read
-    again at each call, and taken apart again only if its content is none of the last two.
+    which differ between versions of Python, hence the sha256. A file is UTF-8, or UTF-16 with a byte order mark.
+    The mark is left out, and CRLF and a lone CR are read as newlines, so that a text is the same whatever system it was
+    written on. A file is read again at each call, and taken apart again only if its content is none of the last two.
 
-    Raises ValueError where the file cannot be read, is not UTF-8, or has fewer than 20 characters.
+    Raises ValueError where the file cannot be read, is of another encoding, or has fewer than 20 characters.
     """
-    content = _python_topics() if path is None else _read(path)
-    try:
-        data = _take_apart(content)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{_name(path)} is not UTF-8 text: byte {error.start} is {content[error.start]:#x}") from None
+    data = _take_apart(_python_topics() if path is None else read_files(path), separator)
     n = len(data.train) + len(data.validation) + len(data.test)
     if n < 20:  # so that each split has at least one
         raise ValueError(f"{_name(path)} has {n} characters; it must have 20 or more")
@@ -186,6 +198,17 @@ def _report(data, seq_len, model, params, key):
     )
 
 
+def _parts(data, seq_len, path):
+    """What batches and streams are read from, see `text_stream`."""
+    parts = {split: getattr(data, split) for split in SPLITS}
+    for split in SPLITS:
+        _check_size(len(parts[split]), seq_len, split, path)
+        documents = parts[f"{split} documents"] = documents_of(data.starts[split], len(parts[split]))
+        if not documents.size:
+            raise ValueError(f"task 'text': each document of the {split} part is one character; allowed: longer ones")
+    return parts
+
+
 def _check_size(size, seq_len, split, path):
     if size < seq_len + 1:
         raise ValueError(
@@ -195,8 +218,8 @@ def _check_size(size, seq_len, split, path):
 
 
 @functools.lru_cache(maxsize=2)
-def _take_apart(content: bytes) -> TextData:
-    characters = content.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+def _take_apart(files: tuple[tuple[str, bytes], ...], separator: str | None) -> TextData:
+    characters, documents = joined([decoded(*file) for file in files], separator)
     n = len(characters)
     train, validation = n * 90 // 100, n * 95 // 100
     seen = np.zeros(CODE_POINTS, bool)
@@ -205,8 +228,16 @@ def _take_apart(content: bytes) -> TextData:
     vocabulary = "".join(map(chr, np.flatnonzero(seen))) + UNKNOWN
     ids = encode(characters, vocabulary)
     ids.flags.writeable = False  # the caller shares it with the next one
-    sha256 = hashlib.sha256(content).hexdigest()
-    return TextData(ids[:train], ids[train:validation], ids[validation:], vocabulary, sha256)
+    sha256 = digest(files)
+    bounds = {"train": (0, train), "validation": (train, validation), "test": (validation, n)}
+    starts = {split: _starts(documents, *ends) for split, ends in bounds.items()}
+    return TextData(ids[:train], ids[train:validation], ids[validation:], vocabulary, sha256, starts)
+
+
+def _starts(documents, first, end):
+    """Where documents begin in [first, end) of the whole text, counted from `first`; one that goes on there, too."""
+    within = documents[(documents > first) & (documents < end)]
+    return np.concatenate([[0], within - first])
 
 
 def _code_points(characters: str) -> np.ndarray:
@@ -214,17 +245,10 @@ def _code_points(characters: str) -> np.ndarray:
 
 
 @functools.cache
-def _python_topics() -> bytes:
+def _python_topics() -> tuple[tuple[str, bytes], ...]:
     from pydoc_data.topics import topics  # 700 kB that only this task needs
 
-    return "".join(topics[name] for name in sorted(topics)).encode()
-
-
-def _read(path: str | os.PathLike) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"{_name(path)} cannot be read: {error.strerror or error}") from None
+    return (("pydoc_data.topics", "".join(topics[name] for name in sorted(topics)).encode()),)
 
 
 def _name(path: str | os.PathLike | None) -> str:

@@ -26,6 +26,7 @@ from rnnjax.training.config import (
     unknown_setting,
 )
 from rnnjax.training.refusals import one_of
+from rnnjax.training.stateful import check_stateful
 
 COUNTS = ("seq_len", "hidden_size", "num_layers", "batch_size", "steps", "eval_every", "eval_batch")
 TINY, HUGE, IN_FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127, "as float32 holds them (1.2e-38 to 3.4e38)"
@@ -77,6 +78,8 @@ def check(config: Config) -> None:
             )
     task = make_task(config)  # a task knows what lengths it can have
     check_causal(task, config.task, bidirectional=config.bidirectional)
+    if config.stateful:
+        check_stateful(task, config.task, bidirectional=config.bidirectional, min_seq_len=config.min_seq_len)
     width = config.embedding_size or (config.hidden_size if task.tokens else task.input_size)
     if isinstance(make_cell(config), Transformer):
         check_plain(**{name: getattr(config, name) for name in OF_A_RECURRENCE})

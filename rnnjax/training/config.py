@@ -66,6 +66,7 @@ class Config:
     steps: int = _field(5000, "training steps")
     eval_every: int = _field(250, "steps between evaluations, compiled as one scan")
     eval_batch: int = _field(512, "validation sequences an evaluation, the same each time")
+    stateful: bool = _field(False, "read on where the last batch ended and keep the state, for tasks with a stream")
     gradient_flow: bool = _field(True, "record |dL/dh_t| for every t while training")
     seed: int = _field(0, "of data, initial weights and dropout [traced]")
 

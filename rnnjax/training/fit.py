@@ -171,6 +171,8 @@ def find_shards(config: Config, workdir: str | os.PathLike | None, shards: int) 
                 f'many (from Python: jax.config.update("jax_num_cpu_devices", {shards}) before JAX is first used), or '
                 f"other last bits, by --shards={count} --accept_changes (Python: shards={count}, accept_changes=True)"
             )
+    if shards > 1 and config.stateful:
+        raise BadSetting(f"shards={shards}: stateful=True keeps the state of all sequences in one place; allowed: 1")
     if shards and (shards > jax.device_count() or config.batch_size % shards):
         raise BadSetting(f"shards={shards}: allowed: {allowed}")
     return shards or sharded(config, jax.devices())

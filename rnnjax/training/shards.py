@@ -22,7 +22,7 @@ def sharded(config: Config, devices: Sequence[jax.Device]) -> int:
     On a CPU, devices are cores: a loop of small matmuls on half the batch each, meeting once a step to average
     gradients, beats one loop whose every matmul is split.
     """
-    count = len(devices)
+    count = 1 if config.stateful else len(devices)  # which keeps the state of all sequences in one place
     return count if config.batch_size % count == 0 and config.batch_size >= 8 * count else 1
 
 

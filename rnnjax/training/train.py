@@ -18,6 +18,15 @@ from rnnjax.training.model import make_model
 from rnnjax.training.objective import penalty, penalty_weights
 from rnnjax.training.optimizer import Clipped, clip_by_norm, make_optimizer
 from rnnjax.training.shards import average_over_devices, on_devices, own_share
+from rnnjax.training.stateful import (
+    Reading,
+    as_one_sequence,
+    begin_reading,
+    carry_over,
+    check_stateful,
+    read_on,
+    score_streams,
+)
 from rnnjax.types import Array, Task
 
 BLAME = ("nothing", "loss", "gradient", "update")  # what was first not finite, by `TrainState.blame`
@@ -33,6 +42,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     diverged: Array  # int32, the step at which something was not finite, -1 if none: the run is frozen from there
     blame: Array  # int32, which quantity was first not finite, an index of BLAME
+    stream: Any = None  # a `Reading`: where the sequences of a stateful run are
 
 
 class Train(NamedTuple):
@@ -72,6 +82,12 @@ def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
     check_precision(config)
     task = make_task(config)
     check_causal(task, config.task, bidirectional=config.bidirectional)
+    if config.stateful:
+        check_stateful(task, config.task, bidirectional=config.bidirectional, min_seq_len=config.min_seq_len)
+        if shards > 1:
+            raise ValueError(
+                f"shards={shards}: stateful=True keeps the state of all sequences in one place; allowed: 1"
+            )
     shapes = jax.eval_shape(lambda: task.sample(jax.random.key(0), 2))
     check_batch(task, config.task, shapes)
     graphdef, other_state, probe = _shapes_of_model(config, task, shapes.inputs.shape[0], shards)
@@ -104,10 +120,14 @@ class _Program:
 
     def init(self, key, hyperparameters):
         init_key, run_key = jax.random.split(key)
-        params = nnx.state(make_model(self.config, self.task, init_key, hyperparameters), nnx.Param)
+        model = make_model(self.config, self.task, init_key, hyperparameters)
+        params, stream = nnx.state(model, nnx.Param), None
+        if self.config.stateful:
+            key = self._keys(run_key, 0)[0]
+            stream = begin_reading(self.task, model, key, self.config.batch_size, "train", None)
         optimizer = make_optimizer(self.config, hyperparameters)
         nothing = jnp.int32(-1)
-        return TrainState(jnp.int32(0), run_key, params, optimizer.init(params), nothing, jnp.int32(0))
+        return TrainState(jnp.int32(0), run_key, params, optimizer.init(params), nothing, jnp.int32(0), stream)
 
     def run(self, key, hyperparameters, data=None):
         state, chunks = self.init(key, hyperparameters), -(-self.config.steps // self._length)
@@ -158,48 +178,69 @@ class _Program:
         return state, record | {"step": state.step, "diverged": state.diverged, "blame": state.blame}
 
     def _step(self, state, hyperparameters, data):
-        data_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        batch = draw(self.task, data_key, self.config.batch_size, "train", data)
-        value, gradient, flow = self._gradient(state.params, batch, dropout_key)
+        data_key, dropout_key = self._keys(state.key, state.step)
+        fresh = place = before = stream = None
+        if self.config.stateful:
+            batch, fresh, place = read_on(self.task, state.stream, "train", data)
+            before = fresh, state.stream.carry
+        else:
+            batch = draw(self.task, data_key, self.config.batch_size, "train", data)
+        value, gradient, flow, carry = self._gradient(state.params, batch, dropout_key, before)
+        if self.config.stateful:
+            stream = Reading(place, carry)
         clipped = clip_by_norm(gradient, hyperparameters["clip"])
-        state = self._update(state, hyperparameters, value, clipped)
+        state = self._update(state, hyperparameters, value, clipped, stream)
         record = {"loss": value, "grad_norm": clipped.norm, "clipped": clipped.shortened.astype(jnp.float32)}
         return state, record | {"flow": flow}
 
-    def _gradient(self, params, batch, key):
-        """The loss, its gradient, and |dL/dh_t| for each t, of the whole batch on however many devices."""
+    @staticmethod
+    def _keys(run_key, step):
+        """Of a step's data and of its dropout."""
+        return jax.random.split(jax.random.fold_in(run_key, step))
+
+    def _gradient(self, params, batch, key, before):
+        """The loss, its gradient, and |dL/dh_t| for each t, of the whole batch on however many devices; and the state
+        after it, where `before` holds what the window begins with."""
         size = self.config.batch_size // self.shards
         if self.shards > 1:
             batch, key = own_share(batch, key, size)
         probe = None if self.probe is None else _zeros(self.probe)
-        (_, value), (gradient, norms) = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)(
-            params, probe, batch, key
+        (_, (value, carry)), (gradient, norms) = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)(
+            params, probe, batch, key, before
         )
         flow = rms_over_batch(norms, size)
         if self.shards > 1:
-            return average_over_devices(value, gradient, flow, self.shards)
-        return value, gradient, flow
+            return *average_over_devices(value, gradient, flow, self.shards), None
+        return value, gradient, flow, carry
 
-    def _loss(self, params, probe, batch, key):
-        """(what is minimised, the task's loss alone)"""
-        model = self.model(params, key)
-        value = self.task.loss(model(batch.inputs, lengths=batch.lengths, probe=probe), batch)
+    def _loss(self, params, probe, batch, key, before):
+        """(what is minimised, (the task's loss alone, the state after the batch where it is kept))"""
+        model, carry = self.model(params, key), None
+        if before is None:
+            value = self.task.loss(model(batch.inputs, lengths=batch.lengths, probe=probe), batch)
+        else:
+            start = carry_over(model, *before)
+            carry, outputs = model(
+                batch.inputs, lengths=batch.lengths, probe=probe, initial_carry=start, return_carry=True
+            )
+            value = self.task.loss(*as_one_sequence(outputs, batch))
         if not penalty_weights(self.config):
-            return value, value
+            return value, (value, carry)
         # A second model with the very same masks and no probe: what is recorded is the gradient of the task's loss.
         again, draws = self.model(params, key), jax.random.fold_in(key, 2)
-        return value + penalty(self.config, again, batch.inputs, draws, batch.lengths), value
+        return value + penalty(self.config, again, batch.inputs, draws, batch.lengths), (value, carry)
 
-    def _update(self, state, hyperparameters, value, clipped: Clipped):
-        """The state after a step; where something is not finite, with the parameters and the optimiser of before."""
-        optimizer, old = make_optimizer(self.config, hyperparameters), (state.params, state.opt_state)
+    def _update(self, state, hyperparameters, value, clipped: Clipped, stream):
+        """The state after a step; where something is not finite, with the parameters, the optimiser and the stream of
+        before."""
+        optimizer, old = make_optimizer(self.config, hyperparameters), (state.params, state.opt_state, state.stream)
         updates, opt_state = optimizer.update(clipped.gradient, state.opt_state, state.params)
-        new = optax.apply_updates(state.params, updates), opt_state
+        new = optax.apply_updates(state.params, updates), opt_state, stream
         # The optimiser's moments count, too: one that overflows would stop all later steps in silence.
         finite = [jnp.isfinite(value), jnp.isfinite(clipped.size), _all_finite(new)]
         blame = jnp.select([~ok for ok in finite], [1, 2, 3], 0)
         good = (blame == 0) & (state.diverged < 0)
-        params, opt_state = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+        params, opt_state, stream = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
         first = (blame > 0) & (state.diverged < 0)
         return TrainState(
             state.step + 1,
@@ -208,10 +249,15 @@ class _Program:
             opt_state,
             jnp.where(first, state.step, state.diverged),
             jnp.where(first, blame, state.blame).astype(jnp.int32),
+            stream,
         )
 
     def _evaluate(self, params, data):
         model = self.model(params)
+        if self.config.stateful:
+            key = purpose_key(Purpose.EVALUATION)
+            scores = score_streams(self.task, model, key, self.config.eval_batch, "validation", data)
+            return {f"eval_{name}": value for name, value in scores.items()}
 
         def mean(key, size):
             batch = draw(self.task, key, size, "validation", data)
