@@ -4,6 +4,7 @@ Arguments `out` and `dark`, and what is returned, are as in plotting.py.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -60,4 +61,42 @@ def scores_of_seeds(
     if axes.get_xscale() == "log":
         label_decades(axes.xaxis)
     add_legend(axes, dark)
+    return write(figure, out)
+
+
+def panels(
+    lines: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float], str]]],
+    out: Out = None,
+    *,
+    x_label: str,
+    title: str,
+    dark: bool = False,
+) -> Figure:
+    """A panel for each quantity, a line a cell, both axes logarithmic.
+
+    Lines may lie on one another, so each has a marker and a dash of its own.
+
+    Args:
+      lines: label of y -> cell -> (x, y, colour).
+    """
+    figure, axes = new_figure(dark, 1, len(lines), width=1 + 3.1 * len(lines), height=3.4, share=False)
+    for panel, (label, curves) in zip(axes, lines.items(), strict=True):
+        for k, (name, (x, y, color)) in enumerate(curves.items()):
+            style: dict[str, Any] = {
+                "marker": "os^Dv<>P"[k % 8],
+                "ms": 4.5,
+                "linewidth": 1.5,
+                "linestyle": ("-", "--", "-.", ":")[k % 4],
+            }
+            panel.plot(x, y, color=color, label=plain(name) if panel is axes[0] else None, alpha=0.9, **style)
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log")
+        ticks = sorted({value for x, _, _ in curves.values() for value in x})
+        panel.set_xticks(ticks, [f"{value:g}" for value in ticks])
+        panel.minorticks_off()
+        label_decades(panel.yaxis)
+        panel.set_title(plain(label), fontsize=10)
+        panel.set_xlabel(plain(x_label))
+    figure.suptitle(plain(title), fontsize=10, color=ink(dark))
+    add_legend(axes[0], dark)
     return write(figure, out)

@@ -46,12 +46,12 @@ def cell_color(cell: str) -> str:
 
 
 def new_figure(
-    dark: bool, rows: int = 1, columns: int = 1, *, width: float = 4.6, height: float = 3.2
+    dark: bool, rows: int = 1, columns: int = 1, *, width: float = 4.6, height: float = 3.2, share: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """A figure and its panels, the first row first, in the colours of a light or dark page."""
+    """A figure and its panels, the first row first, in the colours of a light or dark page; they `share` their axes."""
     figure = Figure(figsize=(width, height), facecolor=paper(dark), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel())
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).ravel())
     for axes in panels:
         axes.set_facecolor(paper(dark))
         axes.tick_params(colors=ink(dark), which="both", labelsize=9)

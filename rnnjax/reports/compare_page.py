@@ -124,7 +124,7 @@ def _figures(comparison):
 def _numbers(comparison: Comparison, row: Row) -> dict[str, Any]:
     """A model's line of the CSV."""
     low, high = bootstrap_interval(row.scores)
-    found = {"model": row.label, "match": comparison.match, "task": comparison.task}
+    found: dict[str, Any] = {"model": row.label, "match": comparison.match, "task": comparison.task}
     found |= {"score_name": comparison.score_name, "score": median(row.scores), "score_low": low, "score_high": high}
     found |= {f"score_seed_{seed}": score for seed, score in enumerate(row.scores)}
     found |= {f"test_seed_{seed}": score for seed, score in enumerate(row.tests or ())}

@@ -76,13 +76,11 @@ def matched(models: Sequence[Model], match: str, seconds: Callable[[Config], flo
     found = [first]
     for label, config in others:
         unit = unit_of(config)
-        task = make_task(config)
-        at = lambda size, config=config: dataclasses.replace(config, hidden_size=size)  # noqa: E731
-        count = lambda size, at=at, task=task: count_parameters(at(size), task)  # noqa: E731
-        size = nearest_size(count, target, unit)
+        size = _nearest_in_parameters(config, target, unit)
         if match == "time":
-            size = nearest_time(lambda size, at=at: seconds(checked(at(size))), seconds(first.config), unit, size)
-        found.append(Model(label, checked(at(size))))
+            ask = lambda size, config=config: seconds(checked(_at(config, size)))  # noqa: E731
+            size = nearest_time(ask, seconds(first.config), unit, size)
+        found.append(Model(label, checked(_at(config, size))))
     return found
 
 
@@ -172,9 +170,18 @@ def _model_of(config, text):
     return Model(text.strip(), with_settings(own, values))
 
 
+def _nearest_in_parameters(config, target, unit):
+    task = make_task(config)
+    return nearest_size(lambda size: count_parameters(_at(config, size), task), target, unit)
+
+
+def _at(config: Config, size: int) -> Config:
+    return dataclasses.replace(config, hidden_size=size)
+
+
 def _can_be(config, size):
     try:
-        make_cell(dataclasses.replace(config, hidden_size=size))
+        make_cell(_at(config, size))
     except ValueError:
         return False
     return True

@@ -1,0 +1,124 @@
+"""What a layer costs: parameters, floats of state and FLOPs a step, and what writing a text of some length takes."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from rnnjax.diagnostics.costs import product_flops
+from rnnjax.nn import SequenceModel, Stack
+from rnnjax.training.config import Config, make_cell
+from rnnjax.types import Array, Cell
+
+SYMBOLS = 64  # of the texts that are written
+READINGS = 5
+LEAST_SECONDS = 0.05  # of a reading
+
+
+class Costs(NamedTuple):
+    """What one layer of H units that reads H numbers a step is, and does, for one sequence."""
+
+    parameters: int
+    state: int  # numbers in its carry; a complex one is two, integers do not count
+    flops: int  # of the matrix products in a step forwards, see `product_flops`
+
+
+class Writing(NamedTuple):
+    """What it takes to write a text of some length, one symbol after the other."""
+
+    seconds: float  # in all, the median of a few readings
+    state_bytes: int  # of the carry
+    working_bytes: (
+        int | None
+    )  # that the compiled program takes beside arguments and results; None where it does not say
+
+
+def layer_costs(config: Config, past: int) -> Costs:
+    """The costs of one layer of the config's cell and hidden size, for one sequence, after `past` steps.
+
+    Of a recurrent cell state and FLOPs do not depend on `past`; of one that attends they grow with it.
+
+    Raises ValueError for a cell, an option or a size that cannot be.
+    """
+    cell, width = make_cell(config), config.hidden_size
+    x = jax.ShapeDtypeStruct((width,), jnp.float32)
+    graphdef, params, rest = nnx.split(nnx.eval_shape(lambda: Stack([cell], width, rngs=nnx.Rngs(0))), nnx.Param, ...)
+
+    def carry(params, rest):
+        return nnx.merge(graphdef, params, rest).initial_carry((), steps=past)
+
+    def step(params, rest, carry, x):
+        return nnx.merge(graphdef, params, rest)(x[None], initial_carry=carry)
+
+    shapes = jax.eval_shape(carry, params, rest)
+    # Of a cell as its own functions say: the engine may write down products that it does not use.
+    flops = _flops_of_cell(cell, x) if isinstance(cell, Cell) else product_flops(step, params, rest, shapes, x)
+    return Costs(
+        sum(leaf.size for leaf in jax.tree.leaves(params)),
+        sum(_numbers(leaf) for leaf in jax.tree.leaves(shapes)),
+        flops,
+    )
+
+
+def time_writing(config: Config, lengths: Sequence[int]) -> list[Writing]:
+    """What writing takes for each of the lengths: a model of one layer that reads what it wrote, `SYMBOLS` symbols.
+
+    A model that attends has room for the whole text, and reads all of that room at each step.
+    """
+    model = SequenceModel([make_cell(config)], input_size=SYMBOLS, output_size=SYMBOLS, tokens=True,
+                          embedding_size=config.hidden_size, readout="every", rngs=nnx.Rngs(0))  # fmt: skip
+    model.eval()
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def write(state, carry, length):
+        model = nnx.merge(graphdef, state)
+
+        def step(_, both):
+            carry, token = both
+            carry, logits = model(token[None], initial_carry=carry, return_carry=True)
+            return carry, jnp.argmax(logits[-1], axis=-1).astype(token.dtype)
+
+        return jax.lax.fori_loop(0, length, step, (carry, jnp.zeros(1, jnp.int32)))
+
+    return [_time_one(write, state, model.initial_carry((1,), steps=length), length) for length in lengths]
+
+
+def with_size(config: Config, size: int) -> Config:
+    """The config with another hidden size."""
+    return dataclasses.replace(config, hidden_size=size)
+
+
+def _time_one(write: Any, state: Any, carry: Any, length: int) -> Writing:
+    turns = jnp.int32(length)
+    analysis = write.lower(state, carry, turns).compile().memory_analysis()
+    run = lambda: jax.block_until_ready(write(state, carry, turns))  # noqa: E731
+    run()
+    readings = [_reading(run) for _ in range(READINGS)]
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(carry))
+    return Writing(statistics.median(readings), size, getattr(analysis, "temp_size_in_bytes", None))
+
+
+def _reading(run) -> float:
+    times, began = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - began) < LEAST_SECONDS or not times:
+        run()
+        times += 1
+    return seconds / times
+
+
+def _flops_of_cell(cell: Cell, x: jax.ShapeDtypeStruct) -> int:
+    def step(weights, x):
+        z = cell.project(weights, x)
+        return cell.output(weights, cell.step(weights, cell.initial_carry(weights, ()), z), z)
+
+    return product_flops(step, jax.eval_shape(lambda: cell.weights(cell.init(jax.random.key(0), x.size))), x)
+
+
+def _numbers(leaf: Array) -> int:
+    return leaf.size * (2 if jnp.iscomplexobj(leaf) else jnp.issubdtype(leaf.dtype, jnp.floating))
