@@ -182,6 +182,15 @@ def test_what_is_no_file_and_an_unknown_way_to_fill_are_said_in_one_line(tmp_pat
     )
 
 
+def test_a_table_says_how_many_of_its_columns_are_targets(tmp_path):
+    path = written(tmp_path, "a,b,c\n1,2,3\n4,5,7\n")
+    for options in ({"target": "b,a", "inputs": "a,c"}, {"target": "a,b,a", "inputs": "c,c"}):
+        table = read_table(path, **options)
+        assert table.targets == 2 and len(table.columns) == 3
+    assert signal("lorenz", steps=3, target="z,x", inputs="x,y").targets == 2
+    assert signal("lorenz", steps=3).targets == 1
+
+
 def test_filled_cells_and_a_constant_input_are_noted(tmp_path):
     path = written(tmp_path, "a,b\n1,5\n,5\n3,5\n")
     assert read_table(path, target="a", inputs="b", missing="linear").notes == (

@@ -60,10 +60,11 @@ def signal(
         raise ValueError(f"where is {where!r}, and the series {name!r} is made; allowed: None")
     check_integer(name, "steps", steps, 2)
     columns = MADE[name](steps, np.random.default_rng(seed))
-    chosen = choose(target or next(iter(columns)), columns) + choose(inputs or "", columns)
+    targets = choose(target or next(iter(columns)), columns)
     settings = f"{name} 1 steps={steps} seed={seed}"
-    columns = {column: columns[column] for column in chosen}
-    return Table(name, [""] * steps, None, columns, hashlib.sha256(settings.encode()).hexdigest())
+    columns = {column: columns[column] for column in targets + choose(inputs or "", columns)}
+    sha256 = hashlib.sha256(settings.encode()).hexdigest()
+    return Table(name, [""] * steps, None, columns, sha256, targets=len(targets))
 
 
 def signal_path(name: str) -> pathlib.Path | None:

@@ -26,6 +26,7 @@ class Table(NamedTuple):
     columns: dict[str, np.ndarray]  # name -> float64 [N]: the targets, then the inputs, in the order they are asked for
     sha256: str  # of the file, or of the settings that a made series is made from
     notes: tuple[str, ...] = ()  # what a reader should know, such as gaps and cells that were filled
+    targets: int = 1  # how many of the columns are targets; a column that is asked for as both is one
     written: str | None = None  # how times are written, for `times_after`
 
 
@@ -71,11 +72,11 @@ def read_table(
         if found:
             cells, found, of_dates = _in_order(cells, found)
             times, step = list(cells.columns.pop(found.column)), find_step(found.moments).name
-        columns, notes = _series(cells, target, inputs, missing, decimal)
+        columns, targets, notes = _series(cells, target, inputs, missing, decimal)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from None
     sha256, written = hashlib.sha256(content).hexdigest(), found.pattern if found else None
-    return Table(pathlib.Path(path).name, times, step, columns, sha256, (*of_dates, *notes), written)
+    return Table(pathlib.Path(path).name, times, step, columns, sha256, (*of_dates, *notes), targets, written)
 
 
 def times_after(table: Table, n: int) -> list[str]:
@@ -156,7 +157,7 @@ def _hint(cells, date):
 
 
 def _series(cells, target, inputs, missing, decimal):
-    """(name -> values, notes) of the columns asked for."""
+    """(name -> values, how many are targets, notes) of the columns asked for."""
     columns = cells.columns
     of_numbers = {name: column for name, column in columns.items() if _all_numbers(column)}
     if target is None and len(of_numbers) != 1:
@@ -173,7 +174,7 @@ def _series(cells, target, inputs, missing, decimal):
             if name in targets:
                 raise ValueError(f"{said}: there is nothing to forecast; allowed: a target that changes")
             notes.append(said)
-    return values, tuple(notes)
+    return values, len(targets), tuple(notes)
 
 
 def _all_numbers(column):
