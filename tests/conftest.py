@@ -12,7 +12,15 @@ from rnnjax.cells import CELLS, lstm
 
 HIDDEN = 4
 # Their programs run once and are held to an oracle by a tolerance: it is compiling them that takes time.
-QUICKLY_COMPILED = {"test_compare", "test_credit", "test_forward_mode", "test_modules", "test_training", "test_triage"}
+QUICKLY_COMPILED = {
+    "test_compare",
+    "test_credit",
+    "test_fit",
+    "test_forward_mode",
+    "test_modules",
+    "test_training",
+    "test_triage",
+}
 CASES = dict(CELLS) | {
     "lstm-peepholes": lambda hidden_size: lstm(hidden_size, peepholes=True),
     "lstm-coupled": lambda hidden_size: lstm(hidden_size, coupled=True, peepholes=True),
