@@ -11,8 +11,8 @@ from rnnjax.tasks.common import SPLITS, at_least_float32, check_integer, mean_ov
 from rnnjax.tasks.series_data import naive_rows, origins, prepare
 from rnnjax.tasks.series_references import errors, reference_forecasts
 from rnnjax.tasks.series_report import Window, forecast, report
-from rnnjax.tasks.signals import signal
-from rnnjax.tasks.tables import Table, read_table
+from rnnjax.tasks.signals import signal, signal_path
+from rnnjax.tasks.tables import Table, choose, read_table
 from rnnjax.types import Array, Batch, Task
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -29,14 +29,18 @@ def series(
     strategy: Literal["direct", "recursive"] = "direct",
     quantiles: bool = False,
     season: int | None = None,
-    missing: str = "refuse",
+    missing: Literal["refuse", "previous", "linear"] = "refuse",
+    date: str | None = None,
+    where: str | None = None,
+    dates: Literal["dmy", "mdy", "unix"] | None = None,
+    decimal: Literal[".", ","] | None = None,
 ) -> Task:
     """Forecasting: from each window of a series, the `horizon` values that follow it.
 
     Args:
       seq_len: steps of a window.
       path: a CSV file of your own, see `read_table`; without one, the series named `source`.
-      source: a series by its name, see `signal`.
+      source: a series by its name: temperature, weather, shares, sunspots, sines, mackey_glass or lorenz, see `signal`.
       target: the column to forecast, or several with commas between.
       inputs: further columns to read, which are not forecast.
       horizon: how many values to forecast.
@@ -44,7 +48,11 @@ def series(
         known to give the one after.
       quantiles: forecast the quantiles .1 and .9 beside the median.
       season: in steps, 1 for none; by default what a step of the dates says (24 hours, 12 months), or is found.
-      missing: what to do about cells without a value, see `read_table`.
+      missing: what is done about cells without a value: refuse, previous or linear, see `read_table`.
+      date: the column that says when; by default it is found, and none is for rows in the order in which they stand.
+      where: COLUMN=VALUE, the rows to take, such as symbol=AAPL.
+      dates: dmy or mdy where 01/02/2020 could be either, unix for seconds since 1970.
+      decimal: the decimal mark; by default what the numbers show.
 
     The first 70 % of the rows are to train, 15 % to validate and the last 15 % to test; all columns are scaled by mean
     and deviation of the training part. A window may reach back into the part before its own, its targets may not.
@@ -71,9 +79,11 @@ def series(
         raise ValueError("task 'series': quantiles=True needs strategy='direct': what is read again is one value")
     if path is not None and source != "sines":
         raise ValueError(f"task 'series': path and source={source!r} are both given; allowed: one of them")
-    read = functools.partial(_read, source=source, target=target, inputs=inputs, missing=missing)
-    table = read(path)
-    K = len(table.columns) - len([name for name in (inputs or "").split(",") if name.strip()])
+    of_file = {"missing": missing, "date": date, "dates": dates, "decimal": decimal}
+    read = functools.partial(_read, inputs=inputs, where=where, **of_file)
+    table = read(path, source, target)
+    others = choose(inputs or "", table.columns)
+    K = len(choose(target, table.columns)) if target else len([name for name in table.columns if name not in others])
     data = prepare(table, K, season, horizon)
     ahead = horizon if strategy == "direct" else 1
     levels = QUANTILES if quantiles else (0.5,)
@@ -97,19 +107,20 @@ def series(
         report=lambda model, params, key: report(window, model, params),
         data=data.x,
         forecast=lambda model, params, steps, path=None: forecast(
-            window, model, params, steps, None if path is None else read(path)
+            window, model, params, steps, None if path is None else read(path, source, ",".join(data.targets))
         ),
     )
 
 
 def series_source(
-    path: str | os.PathLike | None = None, source: str = "sines", **options: Any
+    path: str | os.PathLike | None = None, source: str = "sines", **_: Any
 ) -> tuple[str, str, str | None]:
     """What `series` reads with these arguments: what to call it, where it lies, and its sha256 if that is no file."""
     if path is not None:
         return "the file of task.path", os.fspath(path), None
-    options = {name: options[name] for name in ("target", "inputs") if name in options}
-    return "the series of task.source", source, _read(None, source, **options).sha256
+    if (file := signal_path(source)) is not None:
+        return f"the series {source!r}", os.fspath(file), None
+    return f"the series {source!r}", source, signal(source).sha256
 
 
 def pinball(error: Array, levels: tuple[float, ...]) -> Array:
@@ -168,13 +179,13 @@ class _Form(NamedTuple):
         }
 
 
-def _read(
-    path: str | os.PathLike | None, source: str, target: str | None = None, inputs: str | None = None, **options: Any
-) -> Table:
-    options = {name: value for name, value in options.items() if value not in (None, "refuse")}
-    if path is None:
-        return signal(source, target=target, inputs=inputs)
-    return read_table(path, target=target, inputs=inputs, **options)
+def _read(path: str | os.PathLike | None, source: str, target: str | None, **options: Any) -> Table:
+    if path is not None:
+        return read_table(path, target=target, **options)
+    for name, value in options.items():
+        if name not in ("inputs", "where") and value not in (None, "refuse"):
+            raise ValueError(f"task 'series': {name}={value!r} is for a file of your own; allowed: with path")
+    return signal(source, target=target, inputs=options["inputs"], where=options["where"])
 
 
 def _scores(window: Window) -> dict[str, float]:

@@ -7,7 +7,15 @@ import numpy as np
 from rnnjax.tasks.common import SPLITS, check_integer
 from rnnjax.tasks.tables import Table
 
-SEASONS = {"minute": 60, "hour": 24, "day": 7, "week": 52, "month": 12, "quarter": 4}  # steps, by what a step is
+SEASONS = {
+    "minute": 60,
+    "hour": 24,
+    "day": 7,
+    "weekday": 5,
+    "week": 52,
+    "month": 12,
+    "quarter": 4,
+}  # steps, by what a step is
 LONGEST_SEASON = 1000  # that is looked for
 ALIKE = 0.3  # the autocorrelation from which on a lag counts as a season
 

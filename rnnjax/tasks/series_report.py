@@ -84,6 +84,7 @@ def report(window: Window, model: Callable, params: Any) -> Report:
     if "test_coverage" in numbers:
         summary += f"; between the quantiles {window.levels[0]} and {window.levels[-1]} lie "
         summary += f"{100 * numbers['test_coverage']:.0f} %"
+    summary += "".join(f"; {note}" for note in data.table.notes)
     best = min(references, key=lambda name: numbers[f"validation_mae_{name}".replace(" ", "_")])
     plots = {"error_by_step": _error_plot(window, scores)}
     for k, name in enumerate(data.targets[:MOST_TARGETS]):

@@ -1,0 +1,26 @@
+"""Hourly temperatures a day ahead: does a recurrent network know more than yesterday, or a linear regression?
+
+pip install --no-deps vega_datasets==0.9.0
+python experiments/train.py --config=configs/temperature.py --workdir=runs/temperature
+python experiments/forecast.py --workdir=runs/temperature --steps=48
+"""
+
+from rnnjax import Config
+
+
+def get_config() -> Config:
+    return Config(
+        task="series",
+        task_options={"source": "temperature", "horizon": 24},
+        seq_len=48,
+        cell="rnn",
+        hidden_size=32,
+        optimizer="adam",
+        lr=2e-3,
+        schedule="cosine",
+        final_lr=0.01,
+        batch_size=32,
+        steps=600,
+        eval_every=100,
+        eval_batch=256,
+    )
