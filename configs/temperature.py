@@ -11,7 +11,7 @@ from rnnjax import Config
 def get_config() -> Config:
     return Config(
         task="series",
-        task_options={"source": "temperature", "horizon": 24},
+        task_options={"source": "temperature", "horizon": 24, "levels": False},
         seq_len=48,
         cell="rnn",
         hidden_size=32,

@@ -48,9 +48,9 @@ def table(columns=COLUMNS, times=None, step=None):
     return Table("own.csv", times or [""] * len(columns["a"]), step, columns, "0")
 
 
-def window(columns=COLUMNS, ahead=H, levels=(0.5,), inputs=True):
+def window(columns=COLUMNS, ahead=H, quantiles=(0.5,), inputs=True, levels=True):
     columns = columns if inputs else {name: columns[name] for name in "ab"}
-    return Window(prepare(table(columns), 2, M, H), T, H, ahead, levels)
+    return Window(prepare(table(columns), 2, M, H), T, H, ahead, quantiles, levels)
 
 
 class Linear:
@@ -90,6 +90,8 @@ def test_windows_and_targets_are_those_of_a_loop(split, strategy, path):
                 y = COLUMNS[name]
                 scale = np.mean([abs(y[j] - y[j - M]) for j in range(M, 63)])
                 assert batch.inputs[s, i, 3 + k] == pytest.approx((y[t] - y[t - M]) / scale, abs=1e-4)
+                step = np.std([y[j] - y[j - 1] for j in range(1, 63)])
+                assert batch.inputs[s, i, 5 + k] == pytest.approx((y[t] - y[t - 1]) / step, abs=1e-4)
                 for h in range(1, ahead + 1):
                     naive = y[t + h - M] if h <= M else y[t + h - 2 * M]
                     assert batch.targets[s, i, h - 1, k] == pytest.approx((y[t + h] - naive) / scale, abs=1e-4)
@@ -138,7 +140,7 @@ def test_training_knows_nothing_of_what_comes_later(tmp_path, path):
 
 
 def test_no_forecast_depends_on_what_comes_after_it():
-    W = jnp.asarray(RNG.normal(size=(5, H * 2)))
+    W = jnp.asarray(RNG.normal(size=(7, H * 2)))
     o = 80
     changed = {name: np.concatenate([y[: o + 1], y[o + 1 :] + 50]) for name, y in COLUMNS.items()}
     found = [predict(window(columns), Linear, W, range(o, o + 1)) for columns in (COLUMNS, changed)]
@@ -148,11 +150,12 @@ def test_no_forecast_depends_on_what_comes_after_it():
 
 
 @pytest.mark.parametrize("ahead", [H, 1, 3])
-@pytest.mark.parametrize("inputs", [True, False])
-def test_a_rollout_is_that_of_a_loop(ahead, inputs):
-    form = window(ahead=ahead, inputs=inputs)
+@pytest.mark.parametrize("inputs, levels", [(True, True), (False, True), (True, False)])
+def test_a_rollout_is_that_of_a_loop(ahead, inputs, levels):
+    form = window(ahead=ahead, inputs=inputs, levels=levels)
     D, where = (3 if inputs else 2), range(70, 73)
-    W = 0.1 * RNG.normal(size=(D + 2, ahead * 2))
+    W = 0.1 * RNG.normal(size=(form.input_size, ahead * 2))
+    assert form.input_size == D + (4 if levels else 2)
     found = predict(form, Linear, jnp.asarray(W), where)
     assert found.shape == (3, H, 2, 1)
     columns = np.stack([COLUMNS[name] for name in "abz"[:D]], axis=1)
@@ -163,7 +166,9 @@ def test_a_rollout_is_that_of_a_loop(ahead, inputs):
         while len(known) < o + 1 + H:
             read = known[-T:]
             change = (read[:, :2] - known[-T - M : -M, :2]) / scale
-            total = np.concatenate([(read - mean) / deviation, change], axis=1).sum(0)
+            one = (read[:, :2] - known[-T - 1 : -1, :2]) / np.diff(columns[:63, :2], axis=0).std(0)
+            shown = (read - mean) / deviation
+            total = np.concatenate([shown if levels else shown[:, 2:], change, one], axis=1).sum(0)
             correction = (total @ W).reshape(ahead, 2) * scale
             naive = np.stack([known[-M + h % M, :2] for h in range(ahead)])
             held = np.repeat(known[-1:, 2:], ahead, axis=0)
@@ -239,8 +244,8 @@ def test_a_series_that_repeats_itself_exactly_is_scaled_by_its_steps():
 
 @pytest.mark.parametrize("steps", [2, 7])
 def test_a_forecast_goes_on_from_the_end_of_the_data_or_of_a_new_table(steps):
-    form = window(levels=(0.1, 0.5, 0.9))
-    W = jnp.asarray(0.1 * RNG.normal(size=(5, H * 2 * 3)))
+    form = window(quantiles=(0.1, 0.5, 0.9))
+    W = jnp.asarray(0.1 * RNG.normal(size=(7, H * 2 * 3)))
     found = forecast(form, Linear, W, steps)
     assert list(found.values) == ["a", "b", "a 0.1", "b 0.1", "a 0.9", "b 0.9"] and len(found.times) == steps
     cut = {name: y[:80] for name, y in COLUMNS.items()}

@@ -28,6 +28,7 @@ def series(
     horizon: int = 24,
     strategy: Literal["direct", "recursive"] = "direct",
     quantiles: bool = False,
+    levels: bool = True,
     season: int | None = None,
     missing: Literal["refuse", "previous", "linear"] = "refuse",
     date: str | None = None,
@@ -47,6 +48,8 @@ def series(
       strategy: direct gives all `horizon` values at once; recursive gives the next one, and reads it as if it were
         known to give the one after.
       quantiles: forecast the quantiles .1 and .9 beside the median.
+      levels: the network reads the targets' values beside their changes; false where a value tells what a network
+        should not learn by heart, such as the time of the one year that it is trained on.
       season: in steps, 1 for none; by default what a step of the dates says (24 hours, 12 months), or is found.
       missing: what is done about cells without a value: refuse, previous or linear, see `read_table`.
       date: the column that says when; by default it is found, and none is for rows in the order in which they stand.
@@ -58,8 +61,8 @@ def series(
     and deviation of the training part. A window may reach back into the part before its own, its targets may not.
 
     A network corrects the naive forecast that is better on the training part: the last value, or the value a season
-    before. Inputs `[T, B, D + K]`: the K targets, the other columns, and how much the targets have changed since the
-    value that is repeated, `lag` steps before. Batch.targets `[T, B, horizon, K]`: how much the naive forecast of the
+    before. Inputs `[T, B, D]`: the targets and the other columns, and how much the targets have changed since the step
+    before and since the value that is repeated. Batch.targets `[T, B, horizon, K]`: how much the naive forecast of the
     next values, made at that step, is to be corrected. Outputs `[T, B, O]`: the same, and each quantile of it. All
     changes are in units of what MASE divides by. In training every step of the second half of a window counts (forking
     sequences, Wen et al. 2017), in validation and test the last step alone.
@@ -86,8 +89,7 @@ def series(
     K = len(choose(target, table.columns)) if target else len([name for name in table.columns if name not in others])
     data = prepare(table, K, season, horizon)
     ahead = horizon if strategy == "direct" else 1
-    levels = QUANTILES if quantiles else (0.5,)
-    window = Window(data, seq_len, horizon, ahead, levels)
+    window = Window(data, seq_len, horizon, ahead, QUANTILES if quantiles else (0.5,), levels)
     for split in SPLITS:
         origins(data, split, window.rows, horizon)  # raises where there is none
     form, scores = _Form(window), _scores(window)
@@ -95,8 +97,8 @@ def series(
         form.sample,
         form.loss,
         form.metrics,
-        input_size=data.x.shape[1] + K,
-        output_size=ahead * K * len(levels),
+        input_size=window.input_size,
+        output_size=ahead * K * len(window.quantiles),
         tokens=False,
         readout="every",
         score="mase",
@@ -160,12 +162,12 @@ class _Form(NamedTuple):
 
     def error(self, outputs: Array, batch: Batch) -> Array:
         """truth - forecast `[T, B, ahead, K, Q]`, in units of MASE."""
-        levels = self.window.levels
-        return batch.targets[..., None] - at_least_float32(outputs).reshape(*batch.targets.shape, len(levels))
+        shape = (*batch.targets.shape, len(self.window.quantiles))
+        return batch.targets[..., None] - at_least_float32(outputs).reshape(shape)
 
     def loss(self, outputs: Array, batch: Batch) -> Array:
         """The pinball loss over all steps ahead, targets and quantiles."""
-        values = pinball(self.error(outputs, batch), self.window.levels)
+        values = pinball(self.error(outputs, batch), self.window.quantiles)
         return mean_over(batch.weights, jnp.mean(values, axis=(-3, -2, -1)))
 
     def metrics(self, outputs: Array, batch: Batch) -> dict[str, Array]:

@@ -32,6 +32,7 @@ class SeriesData(NamedTuple):
     parts: dict[str, tuple[int, int]]  # split -> its first row, and the one after its last
     season: int  # in steps, 1 where there is none
     scale: np.ndarray  # [K], what MASE divides by: see `mase_scale`
+    step: np.ndarray  # [K], the deviation of the change from one row to the next
     lag: int  # how far back the forecast lies that a network corrects: the season, or 1
 
 
@@ -67,7 +68,9 @@ def prepare(table: Table, targets: int, season: int | None, horizon: int) -> Ser
         check_integer("series", "season", season, 1, len(train) - 1)
     scale, x = mase_scale(train[:, :targets], season), (columns - mean) / deviation
     lag = better_lag(train[:, :targets] / scale, season, horizon)
-    return SeriesData(table, tuple(table.columns)[:targets], y, x, mean, deviation, parts, season, scale, lag)
+    step = np.diff(train[:, :targets], axis=0).std(axis=0)
+    step = np.where(step > 0, step, scale)  # of a straight line it is 0
+    return SeriesData(table, tuple(table.columns)[:targets], y, x, mean, deviation, parts, season, scale, step, lag)
 
 
 def columns_of(table: Table) -> np.ndarray:

@@ -28,7 +28,8 @@ class Window(NamedTuple):
     seq_len: int  # T, steps that are read
     horizon: int  # steps that are judged
     ahead: int  # steps that the network gives at once
-    levels: tuple[float, ...]  # quantiles
+    quantiles: tuple[float, ...]
+    levels: bool  # whether the network reads the targets' values beside their changes
 
     @property
     def rows(self) -> int:
@@ -38,14 +39,27 @@ class Window(NamedTuple):
     @property
     def median(self) -> int:
         """The place of the median among the quantiles."""
-        return self.levels.index(0.5)
+        return self.quantiles.index(0.5)
 
     def inputs(self, rows: Array) -> Array:
-        """What a network reads of rows `[T + lag, ..., D]`: those without the first `lag`, and beside them how much
-        each target has changed since `lag` rows before, in the units of MASE: `[T, ..., D + K]`."""
-        K, lag = len(self.data.targets), self.data.lag
-        change = (rows[lag:, ..., :K] - rows[:-lag, ..., :K]) * self.unit
-        return jnp.concatenate([rows[lag:], change], axis=-1)
+        """What a network reads of rows `[T + lag, ..., D]` after the first `lag`: `[T, ..., input size]`.
+
+        These are the columns, those of the targets where `levels`; how much each target has changed since `lag` rows
+        before, in the units of MASE; and since the row before, in its deviations, if that is another one.
+        """
+        data, lag = self.data, self.data.lag
+        K = len(data.targets)
+        parts = [rows[lag:] if self.levels else rows[lag:, ..., K:]]
+        parts.append((rows[lag:, ..., :K] - rows[:-lag, ..., :K]) * self.unit)
+        if lag > 1:
+            parts.append((rows[lag:, ..., :K] - rows[lag - 1 : -1, ..., :K]) * (data.deviation[:K] / data.step))
+        return jnp.concatenate(parts, axis=-1)
+
+    @property
+    def input_size(self) -> int:
+        """How many numbers a network reads at a step."""
+        K = len(self.data.targets)
+        return len(self.data.mean) - (0 if self.levels else K) + (2 * K if self.data.lag > 1 else K)
 
     @property
     def unit(self) -> np.ndarray:
@@ -69,7 +83,7 @@ def report(window: Window, model: Callable, params: Any) -> Report:
             score["mae_at_horizon"] = float(score["mae_by_step"][-1])
             suffix = f"_{name}".replace(" ", "_") if name else ""
             numbers |= {f"{split}_{metric}{suffix}": score[metric] for metric in METRICS}
-    if len(window.levels) > 1:
+    if len(window.quantiles) > 1:
         true = truth(data, where, window.horizon)
         inside = (own[..., 0] <= true) & (true <= own[..., -1])
         numbers["test_coverage"] = float(inside.mean())
@@ -82,7 +96,7 @@ def report(window: Window, model: Callable, params: Any) -> Report:
         f"MASE {scores['']['mase']:.3g}"
     )
     if "test_coverage" in numbers:
-        summary += f"; between the quantiles {window.levels[0]} and {window.levels[-1]} lie "
+        summary += f"; between the quantiles {window.quantiles[0]} and {window.quantiles[-1]} lie "
         summary += f"{100 * numbers['test_coverage']:.0f} %"
     summary += "".join(f"; {note}" for note in data.table.notes)
     best = min(references, key=lambda name: numbers[f"validation_mae_{name}".replace(" ", "_")])
@@ -109,7 +123,7 @@ def roll(window: Window, model: Callable, params: Any, x: np.ndarray, where: ran
     The model gives `ahead` rows at once; if that is too few, they are read as if they were known, the medians of the
     targets and the last value of every other column, and so on. It always reads the last seq_len rows.
     """
-    K, Q = len(window.data.targets), len(window.levels)
+    K, Q = len(window.data.targets), len(window.quantiles)
     naive = naive_rows(window.ahead, window.data.lag) - 1  # from the end of the known rows
 
     @jax.jit
@@ -151,7 +165,7 @@ def forecast(window: Window, model: Callable, params: Any, steps: int, table: Ta
     x = (columns - data.mean) / data.deviation
     ahead = unscaled(data, roll(window, model, params, x, range(N - 1, N), steps))[0]  # [steps, K, Q]
     values = {name: ahead[:, k, window.median] for k, name in enumerate(data.targets)}
-    for q, level in enumerate(window.levels):
+    for q, level in enumerate(window.quantiles):
         if q != window.median:
             values |= {f"{name} {level}": ahead[:, k, q] for k, name in enumerate(data.targets)}
     shown = range(max(0, N - max(2 * steps, 2 * data.season, 24)), N)
@@ -170,15 +184,15 @@ def _test_plot(window, k, name, where, own, reference, best):
     starts = np.arange(0, len(where), H)[:BLOCKS]
     first = max(0, start - 3 * max(H, min(data.season, 3 * H)))
     last = min(where[int(starts[-1])] + H + 1, len(data.y))
-    gap = np.full((1, len(window.levels)), np.nan)  # a gap between a forecast and the next
+    gap = np.full((1, len(window.quantiles)), np.nan)  # a gap between a forecast and the next
     blocks, others, x = [], [], []
     for i in starts:
         x.append(np.append(where[int(i)] + np.arange(1, H + 1), np.nan))
         blocks.append(np.concatenate([own[i, :, k], gap]))
         others.append(np.append(reference[i, :, k], np.nan))
     x, blocks, others = np.concatenate(x), np.concatenate(blocks), np.concatenate(others)
-    ends = (blocks[:, 0], blocks[:, -1]) if len(window.levels) > 1 else (None, None)
-    band = f" ({window.levels[0]} to {window.levels[-1]} quantile)" if ends[0] is not None else ""
+    ends = (blocks[:, 0], blocks[:, -1]) if len(window.quantiles) > 1 else (None, None)
+    band = f" ({window.quantiles[0]} to {window.quantiles[-1]} quantile)" if ends[0] is not None else ""
     lines = (
         Line("truth", np.arange(first, last), data.y[first:last, k], "truth"),
         Line(f"forecast{band}", x, blocks[:, window.median], "model", *ends),
