@@ -145,7 +145,9 @@ def dates_after(times: Sequence[str], pattern: str, n: int) -> list[str]:
     if not step.months and not step.seconds:
         return []
     found = [_PATTERNS[pattern].fullmatch(time) for time in times]
-    ends_month, offset, at, texts = all(map(_ends_month, moments)), _offset(found[-1]), moments[-1], []
+    zone = found[-1].groupdict().get("zone")
+    offset = _offset(zone) if zone else datetime.timedelta()
+    ends_month, at, texts = all(map(_ends_month, moments)), moments[-1], []
     for i in range(1, n + 1):
         if step.months:
             at = _months_later(moments[-1], i * step.months, ends_month)
@@ -171,7 +173,7 @@ def _moment(key, cell):
     found = _PATTERNS[key].fullmatch(cell)
     if not found:
         return None
-    part = {name: text for name, text in found.groupdict().items() if text is not None}
+    part = found.groupdict()
     try:
         if key == "unix":
             seconds = int(part["unix"]) / (1000 if len(part["unix"]) > 11 else 1)
@@ -179,16 +181,16 @@ def _moment(key, cell):
         year = int(part["year"])
         if len(part["year"]) == 2:
             year += 1900 if year > 68 else 2000  # as POSIX has it
-        month = int(part.get("month", 1))
-        if "name" in part:
+        if part.get("name"):
             month = _month_called(part["name"])
-        if "quarter" in part:
-            month = int(part["quarter"]) * 3 - 2
-        hour = int(part.get("hour", 0))
-        if "half" in part:
+        else:
+            month = int(part["quarter"]) * 3 - 2 if part.get("quarter") else int(part.get("month") or 1)
+        hour = int(part.get("hour") or 0)
+        if part.get("half"):
             hour = hour % 12 + 12 * (part["half"].lower() == "pm")
-        minute, second = int(part.get("minute", 0)), int(part.get("second", 0))
-        return datetime.datetime(year, month, int(part.get("day", 1)), hour, minute, second) - _offset(found)
+        minute, second = int(part.get("minute") or 0), int(part.get("second") or 0)
+        moment = datetime.datetime(year, month, int(part.get("day") or 1), hour, minute, second)
+        return moment - _offset(part["zone"]) if part.get("zone") else moment
     except (ValueError, OverflowError):
         return None
 
@@ -199,10 +201,7 @@ def _month_called(name):
     return next((i for i, month in enumerate(MONTHS, 1) if name in (month, month[:3], month[:4])), 0)
 
 
-def _offset(found):
-    zone = found.groupdict().get("zone")
-    if not zone:
-        return datetime.timedelta()
+def _offset(zone):
     minutes = int(zone[1:3]) * 60 + int(zone[-2:])
     return datetime.timedelta(minutes=-minutes if zone[0] == "-" else minutes)
 
