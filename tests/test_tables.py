@@ -105,7 +105,7 @@ def test_columns_that_differ_in_their_decimal_mark_are_refused():
     ("text", "options", "said"),
     [
         ("", {}, "it is empty; allowed: a table with a header and two rows or more"),
-        (" \n,,\n", {}, "it is empty; allowed: a table with a header and two rows or more"),
+        (" \n,\u2028,\n", {}, "it is empty; allowed: a table with a header and two rows or more"),
         ("a,b\n", {}, "it has a header and no rows; allowed: two rows or more"),
         ("a\n1\n", {}, "it has one row of values, row 2; allowed: two rows or more"),
         ("a,b\n1,2\n\n3\n", {}, "row 4 has 1 cell and row 1 has 2; allowed: as many cells in each row"),

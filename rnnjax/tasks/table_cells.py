@@ -31,7 +31,7 @@ def read_cells(content: bytes, is_value: Callable[[str], bool]) -> Cells:
     no table, with the row.
     """
     text = _decode(content)
-    if not text.strip(DELIMITERS + '"\r\n'):
+    if not re.search(r"[^\s;|,\"]", text):
         raise ValueError("it is empty; allowed: a table with a header and two rows or more")
     delimiter = _delimiter(text)
     numbered = [(i, [cell.strip() for cell in row]) for i, row in enumerate(_split(text, delimiter), start=1)]

@@ -169,7 +169,7 @@ def _series(cells, target, inputs, missing, decimal):
     for name in asked:
         values[name], note = _filled(name, read_numbers(name, columns[name], cells.rows, mark), cells.rows, missing)
         notes += note
-        if np.ptp(values[name]) == 0:
+        if (values[name] == values[name][0]).all():
             said = f"column {name!r} is {values[name][0]:g} in every row"
             if name in targets:
                 raise ValueError(f"{said}: there is nothing to forecast; allowed: a target that changes")
