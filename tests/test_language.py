@@ -1,6 +1,7 @@
 """A character model read and written, against a plain loop over the text in float64."""
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -14,7 +15,7 @@ from rnnjax.cells import gru, lstm
 from rnnjax.nn import SequenceModel
 from rnnjax.tasks import text_data
 from rnnjax.tasks.language import bits_per_character, generate
-from rnnjax.tasks.text import SAMPLE_LENGTH
+from rnnjax.tasks.text import SAMPLE_LENGTH, UNKNOWN
 from rnnjax.training import make_train
 from rnnjax.training.checks import check
 from rnnjax.training.config import Config, hyperparameters
@@ -75,9 +76,66 @@ def test_a_model_that_writes_its_likeliest_token_goes_on_from_the_prompt(model):
     assert generate(model, prompt, 0, jax.random.key(0)).shape == (0,)
 
 
+class Forgetful:
+    """A model that expects the same whatever it reads."""
+
+    steps_read, reads_ahead, output_size = "every", False, V
+    logits = np.log([0.3, 0.05, 0.25, 0.3, 0.1]).astype(np.float32)
+
+    def initial_carry(self, batch_shape=(), steps=None):
+        return jnp.zeros(batch_shape)
+
+    def __call__(self, inputs, *, initial_carry=None, return_carry=False):
+        return initial_carry, jnp.tile(self.logits, (*inputs.shape, 1))
+
+
+def nucleus(p, top_p):
+    """{token: its probability}, found by taking the likeliest one after the other."""
+    kept, left = {}, dict(enumerate(p))
+    while left and sum(kept.values()) < top_p - 1e-9:
+        most = max(left.values())
+        kept |= {token: left.pop(token) for token in list(left) if left[token] == most}
+    return {token: value / sum(kept.values()) for token, value in kept.items()}
+
+
+SAMPLERS = {
+    forbidden: functools.partial(generate, Forgetful(), TOKENS[:1], 4000, forbidden=forbidden)
+    for forbidden in (None, 0)
+}
+WRITE = {forbidden: jax.jit(write) for forbidden, write in SAMPLERS.items()}
+
+
+@pytest.mark.parametrize("forbidden", [None, 0])
+@pytest.mark.parametrize(
+    "temperature, top_p", [(1.0, 1.0), (1.0, 0.5), (1.0, 0.61), (1.0, 0.9), (2.0, 0.6), (1.0, 1e-6), (0.0, 1.0)]
+)
+def test_no_token_outside_the_nucleus_is_written_and_those_in_it_by_their_share(temperature, top_p, forbidden):
+    p = np.exp(Forgetful.logits.astype(np.float64))
+    if forbidden is not None:
+        p[forbidden] = 0.0
+    p = p ** (1 / temperature) if temperature else p * (p == p.max())
+    p = nucleus(p / p.sum(), top_p)
+    written = np.asarray(WRITE[forbidden](key=jax.random.key(1), temperature=temperature, top_p=top_p))
+    found = np.bincount(written, minlength=V) / len(written)
+    if temperature == 0:  # of several, the first
+        assert set(written) == {min(p)}
+        return
+    assert set(written) == {token for token in p if p[token] > 0}
+    np.testing.assert_allclose([found[token] for token in p], list(p.values()), atol=0.03)
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
+        (
+            lambda m, key: generate(m, np.array([1]), 3, key, top_p=0.0),
+            r"^top_p is 0.0; it must be a number above 0, up to 1$",
+        ),
+        (lambda m, key: generate(m, np.array([1]), 3, key, top_p=math.nan), r"^top_p is nan; it must"),
+        (
+            lambda m, key: generate(m, np.array([1]), 3, key, forbidden=5),
+            r"^forbidden holds 5; the model knows 0 to 4$",
+        ),
         (lambda m, key: generate(m, jnp.array([1, 5]), 3, key), r"^prompt holds 5; the model knows 0 to 4$"),
         (lambda m, key: generate(m, jnp.array([-1]), 3, key), r"^prompt holds -1; the model knows 0 to 4$"),
         (
@@ -129,6 +187,7 @@ def test_the_smallest_texts_that_train_are_scored_and_written(content, starts, t
     summary, score, files, *_ = train.task.report(train.model, state.params, jax.random.key(0))
     assert np.isfinite([records["eval_loss"][0], *(v for name, v in score.items() if name != "text_sha256")]).all()
     sample = files["sample.txt"]
+    assert UNKNOWN not in sample
     assert sample.startswith(starts) and len(sample) == len(starts) + SAMPLE_LENGTH + 1
     assert summary.startswith(f"{score['test_bits_per_character']:.3f} bits per character")
     data = text_data(path)

@@ -59,14 +59,22 @@ def generate(
     key: Array,
     temperature: float | Array = 1.0,
     context: int | None = None,
+    top_p: float | Array = 1.0,
+    forbidden: int | None = None,
 ) -> Array:
     """`length` tokens sampled one by one after `prompt` `[P]`, from softmax(logits / temperature); integers `[length]`.
 
-    A temperature of 0 takes the most likely token each time. A model that attends sees the last `context` tokens alone,
-    if that is given.
+    A temperature of 0 takes the most likely token each time.
+
+    Args:
+      context: how many last tokens a model that attends is to see; by default all.
+      top_p: below 1, only the fewest tokens that are likeliest and have this probability together, with those as likely
+        as the last of them (the nucleus, Holtzman et al. 2020).
+      forbidden: a token that is never written, unless there is no other.
 
     Raises ValueError for an empty prompt, tokens outside the vocabulary, a negative length, a temperature that is not a
-    number of 0 or more (values that are traced are not looked at), or a model that reads ahead or not every step.
+    number of 0 or more, a top_p outside (0, 1] (values that are traced are not looked at), or a model that reads ahead
+    or not every step.
     """
     _check_reads_every_step(model)
     _check_tokens(model, "prompt", prompt, shortest=1)
@@ -74,21 +82,33 @@ def generate(
         raise ValueError(f"length is {length}; it must be an integer, 0 or more")
     if not isinstance(temperature, jax.core.Tracer) and not temperature >= 0:
         raise ValueError(f"temperature is {temperature}; it must be a number, 0 or more")
+    if not isinstance(top_p, jax.core.Tracer) and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}; it must be a number above 0, up to 1")
+    if forbidden is not None:
+        _check_tokens(model, "forbidden", np.array([forbidden]), shortest=1)
     carry = model.initial_carry((1,), steps=context or len(prompt) + length)
     carry, logits = model(jnp.asarray(prompt)[:, None], initial_carry=carry, return_carry=True)
 
     def write(state, key):
         carry, logits = state
-        token = jnp.where(
-            temperature > 0,
-            jax.random.categorical(key, logits / jnp.maximum(temperature, 1e-6)),
-            jnp.argmax(logits, axis=-1),
-        )
+        if forbidden is not None and model.output_size > 1:
+            logits = logits.at[..., forbidden].set(-jnp.inf)
+        tempered = _nucleus(logits / jnp.maximum(temperature, 1e-6), top_p)
+        token = jnp.where(temperature > 0, jax.random.categorical(key, tempered), jnp.argmax(logits, axis=-1))
         carry, logits = model(token[None], initial_carry=carry, return_carry=True)
         return (carry, logits[-1]), token[0]
 
     _, tokens = jax.lax.scan(write, (carry, logits[-1]), jax.random.split(key, length))
     return tokens
+
+
+def _nucleus(logits, top_p):
+    """The logits `[..., V]` with -inf for all that are not in the nucleus; all of them where top_p is 1."""
+    likeliest_first = jnp.sort(logits, axis=-1, descending=True)
+    p = jax.nn.softmax(likeliest_first, axis=-1)
+    before = jnp.cumsum(p, axis=-1) - p
+    least = jnp.min(jnp.where(before < top_p, likeliest_first, jnp.inf), axis=-1, keepdims=True)
+    return jnp.where((logits >= least) | (top_p >= 1), logits, -jnp.inf)
 
 
 def _check_reads_every_step(model):

@@ -183,7 +183,8 @@ def _report(data, seq_len, model, params, key):
     prompt = PROMPT if set(PROMPT) <= set(data.vocabulary) else decode(data.train[: len(PROMPT)], data.vocabulary)
     bits = float(jax.jit(lambda p, tokens: bits_per_character(model(p), tokens, context=seq_len))(params, data.test))
     ids = encode(prompt, data.vocabulary)
-    write = jax.jit(lambda p, key: generate(model(p), ids, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE, context=seq_len))
+    how = {"context": seq_len, "forbidden": len(data.vocabulary) - 1}
+    write = jax.jit(lambda p, key: generate(model(p), ids, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE, **how))
     written = write(params, key)
     unigram, five_gram = (ngram_bits_per_character(data, order, "test") for order in (1, 5))
     return Report(
