@@ -10,6 +10,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from rnnjax.cells import CELLS, gru, gru_cho, lru, lstm
 from rnnjax.diagnostics.credit import credit_matrix
@@ -23,9 +24,12 @@ from rnnjax.engine.runners import METHODS, RUNNERS
 from rnnjax.engine.unroll import make_probe, make_taps, unroll
 from rnnjax.gradients.methods import GRADIENTS, gradient
 from rnnjax.gradients.penalties import PENALTIES
+from rnnjax.nn import SequenceModel, transformer
+from rnnjax.nn.positions import POSITIONS
 from rnnjax.reports.diagnosis_subject import loss_of_taps, subject_of
 from rnnjax.sweeps.grid import lane_inputs, make_lanes
 from rnnjax.tasks import TASKS
+from rnnjax.tasks.language import generate
 from rnnjax.training import make_train
 from rnnjax.training.config import Config
 from rnnjax.training.options import options_of
@@ -110,10 +114,20 @@ def chunk_of(config):
     return train.chunk, jax.eval_shape(train.init, key, values), values, train.task.data
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", [*CELLS, "transformer"])
 def test_a_run_of_every_cell(name):
     """Its steps, with what is recorded of them, and the evaluation after them."""
-    lower(*chunk_of(dataclasses.replace(TINY, cell=name)))
+    lower(*chunk_of(dataclasses.replace(TINY, cell=name, hidden_size=8 if name == "transformer" else H)))
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_a_text_that_attention_writes(positions):
+    """Steps read from and into its cache, several a call and one."""
+    spec = transformer(H + 1, heads=2, positions=positions)
+    options = {"input_size": D, "output_size": D, "tokens": True, "readout": "every"}
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: SequenceModel([spec], rngs=nnx.Rngs(0), **options)))
+    read = lambda params, key: generate(nnx.merge(graphdef, params), jnp.zeros(2, int), 2, key, context=2)  # noqa: E731
+    lower(read, params, KEY)
 
 
 @pytest.mark.parametrize("name", TASKS)
