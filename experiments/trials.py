@@ -6,7 +6,7 @@ import numpy as np
 from command_line import BadSetting, checked, parse_setting, setting_of
 
 from rnnjax.sweeps import grid as sweep
-from rnnjax.training.config import OWNERS, Config
+from rnnjax.training.config import FIELDS, OWNERS, Config
 from rnnjax.training.dotted import with_settings
 
 
@@ -64,6 +64,8 @@ def parse_axis(text: str, within: Sequence[Config] = ()) -> tuple[str, list]:
     name, separator, values = text.partition("=")
     if not separator or not values:
         raise BadSetting(f"--grid={text}: allowed: NAME=VALUE,VALUE,... or NAME=START:STOP")
+    if tuple in (setting_of(name).kinds if name in FIELDS else ()):
+        raise BadSetting(f"--grid={text}: {name} is no axis; allowed: --config.{name}={values}")
     start, colon, stop = values.partition(":")
     if colon and start.lstrip("-").isdigit() and stop.lstrip("-").isdigit() and int(start) < int(stop):
         values = ",".join(map(str, range(int(start), int(stop))))

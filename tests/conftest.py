@@ -17,6 +17,7 @@ QUICKLY_COMPILED = {
     "test_credit",
     "test_fit",
     "test_forward_mode",
+    "test_lengths",
     "test_modules",
     "test_training",
     "test_triage",

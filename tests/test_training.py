@@ -333,7 +333,7 @@ def test_a_gradient_that_is_not_finite_or_nowhere_has_no_reach(profile, fault):
 
 def test_an_evaluation_is_the_mean_over_exactly_its_sequences_and_none_that_was_trained_on(monkeypatch):
     """The task itself notes what it is asked to draw and to score."""
-    monkeypatch.setattr("rnnjax.training.train.EVALUATION_CHUNK", 4)
+    monkeypatch.setattr("rnnjax.training.scoring.EVALUATION_CHUNK", 4)
     task, drawn, scored = adding(4, min_seq_len=2), [], []
 
     def sample(key, batch_size, *, split="train"):

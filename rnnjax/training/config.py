@@ -39,6 +39,7 @@ class Config:
     task_options: Mapping[str, Any] = _field(Options(), "of the task: see its factory")
     seq_len: int = _field(100, "T, the length of a sequence (copy: of the delay)")
     min_seq_len: int | None = _field(None, "draw each sequence's length from [min_seq_len, seq_len]")
+    eval_lengths: tuple[int, ...] = _field((), "lengths to score the trained model at, such as 100,200,400")
 
     cell: str = _field("lstm", ", ".join([*CELLS, *LAYERS]) + "; or FILE.py:NAME of your own")
     cell_options: Mapping[str, Any] = _field(Options(), "of the cell: see its factory")
@@ -75,6 +76,8 @@ class Config:
     segments: int | str = _field(1, "pieces of time that are run again in the backward pass, to save memory; or auto")
 
     def __post_init__(self):
+        if isinstance(self.eval_lengths, list):  # as JSON has it
+            object.__setattr__(self, "eval_lengths", tuple(self.eval_lengths))
         for kind, table in OWNERS.items():
             if isinstance(own := getattr(self, kind), str) and own not in table:
                 object.__setattr__(self, kind, own_files.full_name(own))
@@ -103,7 +106,14 @@ OWNERS: dict[str, Mapping[str, Callable[..., Any]]] = {"cell": ChainMap(LAYERS, 
 FIELDS = {f.name: f for f in dataclasses.fields(Config) if f.name not in ("cell_options", "task_options")}
 setattr(Config, "__init__", _known_names_only(Config.__init__))  # noqa: B010
 DEFAULTS = Config()
-ALLOWED = {bool: "true or false", int: "an integer", float: "a number", str: "a string", types.NoneType: "none"}
+ALLOWED = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    tuple: "integers between commas, or none",
+    types.NoneType: "none",
+}
 TRACED = ("seed", "lr", "weight_decay", "clip")
 """Fields that one compiled program can vary from lane to lane, as it can a cell's options that are `traced`."""
 

@@ -78,7 +78,8 @@ def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
         name = settings.get(kind)
         options = options_of(table[name]) if isinstance(name, str) and name in table else {}
         defaults |= {f"{kind}.{n}": option.default for n, option in options.items() if option.default is not REQUIRED}
-    return {**settings, **{name: value for name, value in defaults.items() if name not in settings}}
+    known = {**settings, **{name: value for name, value in defaults.items() if name not in settings}}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}  # JSON has none
 
 
 def default_of(config: Config, name: str) -> Any:

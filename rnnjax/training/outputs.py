@@ -29,6 +29,7 @@ from rnnjax.training.config import (
     task_arguments,
 )
 from rnnjax.training.dotted import default_settings
+from rnnjax.training.lengths import scores_by_length
 from rnnjax.training.own_files import is_own, recorded_name, short_name
 from rnnjax.training.own_files import source as own_source
 from rnnjax.types import Report, Task
@@ -116,7 +117,7 @@ def finish(
         result = summary(config, train, rows, flow, seconds) | report_numbers(
             task_report(config, train, params), [], []
         )
-        return result | {"stopped": None, "complete": True}
+        return result | by_length(config, train, params) | {"stopped": None, "complete": True}
     write_trained(run, config, train, params, flow, seconds)
     return complete_result(run, config, train, params, figures=True)
 
@@ -136,6 +137,8 @@ def complete_result(run: runs.Run, config: Config, train: Train, params: Any, fi
     result, doing = runs.read_result(run.path), f"the report of task {config.task!r}"
     try:
         result |= write_report(run, config, train, params, figures)
+        doing = f"its scores at eval_lengths={config.eval_lengths!r}"
+        result |= by_length(config, train, params)
         doing = "its figures"
         if figures:
             plotting.learning_curve([run.path], run.path / "learning_curve.png")
@@ -149,6 +152,11 @@ def complete_result(run: runs.Run, config: Config, train: Train, params: Any, fi
         ) from error
     runs.write_json(run.path / "result.json", result | {"complete": True})
     return result | {"complete": True}
+
+
+def by_length(config: Config, train: Train, params: Any) -> dict[str, Any]:
+    """What `config.eval_lengths` bring to the result: `lengths`, the scores by length; nothing without them."""
+    return {"lengths": scores_by_length(config, train, params)} if config.eval_lengths else {}
 
 
 def write_report(run: runs.Run, config: Config, train: Train, params: Any, figures: bool = False) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def setting_of(name: str, *within: configs.Config) -> Option:
     within = within or (configs.DEFAULTS,)
     if name in FIELDS:
         field = FIELDS[name]
+        if typing.get_origin(TYPES[name]) is tuple:
+            return Option(name, field.default, (tuple,), field.metadata["doc"])
         kinds = typing.get_args(TYPES[name]) or (TYPES[name],)
         return Option(name, field.default, tuple(k for k in PLAIN if k in kinds), field.metadata["doc"])
     kind, _, option = name.partition(".")
@@ -128,6 +130,8 @@ def _parse(kind, text):
         word = text.lower()
         return word in words, words.get(word)
     try:
+        if kind is tuple:
+            return True, () if text.lower() == "none" else tuple(int(part) for part in text.split(","))
         return True, kind(text)
     except ValueError:
         return False, None

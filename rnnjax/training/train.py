@@ -17,6 +17,7 @@ from rnnjax.training.config import Config, Hyperparameters, make_task
 from rnnjax.training.model import make_model
 from rnnjax.training.objective import penalty, penalty_weights
 from rnnjax.training.optimizer import Clipped, clip_by_norm, make_optimizer
+from rnnjax.training.scoring import score_batch, score_validation
 from rnnjax.training.shards import average_over_devices, on_devices, own_share
 from rnnjax.training.stateful import (
     Reading,
@@ -30,7 +31,6 @@ from rnnjax.training.stateful import (
 from rnnjax.types import Array, Task
 
 BLAME = ("nothing", "loss", "gradient", "update")  # what was first not finite, by `TrainState.blame`
-EVALUATION_CHUNK = 256
 
 
 class TrainState(NamedTuple):
@@ -55,6 +55,9 @@ class Train(NamedTuple):
     # (key, hyperparameters, data=None): the whole run; records stacked `[chunks, ...]`
     run: Callable[..., tuple[TrainState, dict]]
     model: Callable[[Any], SequenceModel]  # params -> the model, for evaluation
+    # (params, keys [N], data=None, *, split, size, seq_len=None): loss and metrics [N], each of `size` fresh sequences
+    # of a `split`; compiled once for each size and length
+    score: Callable[..., dict[str, Array]]
 
 
 def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
@@ -92,7 +95,8 @@ def make_train(config: Config, shards: int = 1, start: int = 0) -> Train:
     check_batch(task, config.task, shapes)
     graphdef, other_state, probe = _shapes_of_model(config, task, shapes.inputs.shape[0], shards)
     program = _Program(config, task, graphdef, other_state, probe, shards, start)
-    return Train(task, program.init, program.chunk, program.run, program.model)
+    score = jax.jit(program.score, static_argnames=("split", "size", "seq_len"))
+    return Train(task, program.init, program.chunk, program.run, program.model, score)
 
 
 def check_precision(config: Config) -> None:
@@ -145,6 +149,11 @@ class _Program:
             model.train()
             nnx.reseed(model, dropout=dropout_key, gradient=jax.random.fold_in(dropout_key, 1))
         return model
+
+    def score(self, params, keys, data=None, *, split, size, seq_len=None):
+        return jax.lax.map(
+            lambda key: score_batch(self.task, self.model(params), key, size, split, data, seq_len), keys
+        )
 
     @property
     def _length(self):
@@ -257,24 +266,9 @@ class _Program:
         if self.config.stateful:
             key = purpose_key(Purpose.EVALUATION)
             scores = score_streams(self.task, model, key, self.config.eval_batch, "validation", data)
-            return {f"eval_{name}": value for name, value in scores.items()}
-
-        def mean(key, size):
-            batch = draw(self.task, key, size, "validation", data)
-            outputs = model(batch.inputs, lengths=batch.lengths)
-            return {"loss": self.task.loss(outputs, batch)} | self.task.metrics(outputs, batch)
-
-        total = self.config.eval_batch
-        whole, rest = divmod(total, EVALUATION_CHUNK)
-        keys = jax.random.split(purpose_key(Purpose.EVALUATION), whole + 1)
-        parts = []  # (how many sequences, their means)
-        if whole:
-            means = jax.lax.map(lambda key: mean(key, EVALUATION_CHUNK), keys[:whole])
-            parts.append((whole * EVALUATION_CHUNK, jax.tree.map(jnp.mean, means)))
-        if rest:
-            parts.append((rest, mean(keys[whole], rest)))
-        names = parts[0][1]
-        return {f"eval_{n}": sum(count * part[n] for count, part in parts) / total for n in names}
+        else:
+            scores = score_validation(self.task, model, self.config.eval_batch, data)
+        return {f"eval_{name}": value for name, value in scores.items()}
 
 
 def _shapes_of_model(config: Config, task: Task, T: int, shards: int) -> tuple[Any, Any, Any]:

@@ -14,16 +14,16 @@ import numpy as np
 
 from rnnjax import runs
 from rnnjax.figures import plotting
-from rnnjax.keys import Purpose, purpose_key
 from rnnjax.nn import SequenceModel
 from rnnjax.runs.identity import Sources, changed_sources, source_record
 from rnnjax.runs.read import RunData
-from rnnjax.tasks import SPLITS, draw
+from rnnjax.tasks import SPLITS
 from rnnjax.tasks.common import unknown
 from rnnjax.training import outputs
 from rnnjax.training.config import Config
 from rnnjax.training.devices import device_info
 from rnnjax.training.dotted import changed_settings, flat_settings
+from rnnjax.training.lengths import evaluate
 from rnnjax.training.own_files import short_name
 from rnnjax.training.refusals import BadSetting
 from rnnjax.training.settings import checked
@@ -59,33 +59,30 @@ class TrainedRun:
         return self.metrics[-1]["step"] if self.metrics else 0
 
     def evaluate(
-        self, split: str = "test", seq_len: int | None = None, *, batch_size: int = 256, batches: int = 4
+        self,
+        split: str = "test",
+        seq_len: int | None = None,
+        *,
+        batch_size: int | None = None,
+        batches: int | None = None,
     ) -> dict[str, float]:
         """The loss and the task's metrics, means over `batches` fresh batches, the same at every call.
 
         Args:
           split: train, validation or test.
           seq_len: the length of the sequences, whatever was trained on; by default what was.
+          batch_size: by default 256, and fewer where `seq_len` is more than 256.
+          batches: by default 4, and as many as make 1024 sequences where `batch_size` is left out.
 
         Raises ValueError for a split or a length that the task has not.
         """
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
         for name, value in (("batch_size", batch_size), ("batches", batches)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"{name}={value!r}; allowed: 1 or more")
         check_precision(self.config)
-        task = self.train.task
-
-        def score(params, data, key):
-            model, batch = self.train.model(params), draw(task, key, batch_size, split, data, seq_len)
-            outputs = model(batch.inputs, lengths=batch.lengths)
-            return {"loss": task.loss(outputs, batch)} | task.metrics(outputs, batch)
-
-        keys = jax.random.split(purpose_key(Purpose.TESTING, SPLITS.index(split)), batches)
-        every = jax.jit(lambda params, data: jax.lax.map(lambda key: score(params, data, key), keys))
-        means = every(self.params, task.data)
-        return {name: float(jnp.mean(values)) for name, values in means.items()}
+        return evaluate(self.train, self.params, split, seq_len, batch_size, batches)
 
     def report(self) -> Report | None:
         """What the task says of the model beside its score, such as a text that it writes; None if it says nothing."""

@@ -1,0 +1,129 @@
+"""Longer than trained: scores by length, and lengths that grow while training."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from trials import parse_trials
+
+import rnnjax
+from rnnjax import Batch, Config
+from rnnjax.keys import Purpose, purpose_key
+from rnnjax.reports.settings import find_runs, runs_csv
+from rnnjax.runs.read import varied_settings
+from rnnjax.tasks import SPLITS, TASKS
+from rnnjax.training.dotted import with_defaults
+from rnnjax.training.lengths import batch_that_fits, evaluate
+from rnnjax.training.refusals import BadSetting
+from rnnjax.training.settings import checked, parse_setting
+from rnnjax.training.train import make_train
+
+SMALL = Config(task="parity", cell="gru", seq_len=6, min_seq_len=2, hidden_size=4, batch_size=4)
+SMALL = dataclasses.replace(SMALL, steps=4, eval_every=2, eval_batch=4, gradient_flow=False)
+LONGER = dataclasses.replace(SMALL, eval_lengths=(3, 300))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A sweep of two trials that are scored at lengths, its directory, and one of them trained alone."""
+    folder = tmp_path_factory.mktemp("sweep")
+    rows = rnnjax.sweep(LONGER, {"seed": [0, 1]}, folder / "sweep")
+    return rows, folder / "sweep", rnnjax.fit(LONGER, progress=False)
+
+
+def test_scores_by_length_are_those_of_the_model_on_fresh_sequences(sweep):
+    """Counted in NumPy; the baseline is that of the length in closed form."""
+    *_, run = sweep
+    assert list(run.result["lengths"]) == ["3", "300"]
+    for length, size in ((3, 256), (300, 128)):
+        scores = dict(run.result["lengths"][str(length)])
+        assert scores.pop("baseline") == pytest.approx(0.5 + 0.5 / length)
+        assert scores == run.evaluate(seq_len=length)
+        right = []
+        for key in jax.random.split(purpose_key(Purpose.TESTING, SPLITS.index("test")), 1024 // size):
+            batch = run.train.task.sample(key, size, split="test", seq_len=length)
+            assert batch.inputs.shape[:2] == (length, size)
+            right.append(np.asarray(run.model(batch.inputs)).argmax(-1) == np.asarray(batch.targets))
+        assert scores["accuracy"] == pytest.approx(np.mean(right), abs=2e-4)
+
+
+def test_a_trial_of_a_sweep_is_scored_as_the_run_alone_is(sweep):
+    rows, path, run = sweep
+    assert rows[0]["lengths"] == run.result["lengths"] and rows[1]["lengths"] != rows[0]["lengths"]
+    assert rows[0]["eval_lengths"] == (3, 300)
+    assert rnnjax.load(rows[1]["workdir"]).evaluate(seq_len=3)["loss"] == rows[1]["lengths"]["3"]["loss"]
+    assert "300" in runs_csv(find_runs([str(path)])[0])
+
+
+def test_a_program_is_compiled_once_a_length_for_all_trials():
+    train = make_train(SMALL)
+    for seed in (0, 1):
+        params = train.init(jax.random.key(seed), {"lr": 1e-3, "weight_decay": 0.0, "clip": 1.0}).params
+        for length in (2, 3):
+            evaluate(train, params, seq_len=length)
+    assert train.score._cache_size() == 2
+
+
+def test_the_batch_is_cut_by_the_length_alone():
+    sizes = {length: batch_that_fits(length) for length in (None, 1, 256, 257, 1000, 10**6)}
+    assert list(sizes.values()) == [256, 256, 256, 128, 64, 1]
+
+
+@pytest.mark.parametrize("text, value", [("100,200", (100, 200)), ("7", (7,)), ("none", ()), ("None", ())])
+def test_lengths_as_text(text, value):
+    assert parse_setting("eval_lengths", text) == value
+
+
+def test_a_list_as_json_has_it_is_the_tuple_and_one_left_out_is_none():
+    assert Config(eval_lengths=[3, 4]) == Config(eval_lengths=(3, 4))
+    old = with_defaults({"task": "copy", "cell": "gru"})
+    assert varied_settings([old, with_defaults(json.loads(json.dumps(old)))]) == []
+    assert {old["eval_lengths"], with_defaults({"eval_lengths": [3]})["eval_lengths"]} == {(), (3,)}
+
+
+def fixed(seq_len):
+    """A task whose length cannot be asked for."""
+    task = TASKS["adding"](seq_len)
+    return task._replace(sample=lambda key, batch_size, *, split="train": task.sample(key, batch_size, split=split))
+
+
+def stubborn(seq_len):
+    """A task that draws no length but its own."""
+
+    def sample(key, batch_size, *, split="train", seq_len=None) -> Batch:
+        if seq_len is not None:
+            raise RuntimeError("only mine\nand more")
+        return TASKS["adding"](10).sample(key, batch_size)
+
+    return TASKS["adding"](seq_len)._replace(sample=sample)
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (
+            {"eval_lengths": (0,)},
+            r"^config.eval_lengths=\(0,\); allowed: integers between commas, 1 or more",
+        ),
+        ({"eval_lengths": (5, 5)}, r"eval_lengths=\(5, 5\); allowed: integers between commas, 1 or more, each once"),
+        ({"eval_lengths": (2.5,)}, r"eval_lengths=\(2.5,\); allowed: integers between"),
+        ({"eval_lengths": 5}, r"^config.eval_lengths=5: allowed: integers between commas, or none$"),
+        ({"eval_lengths": (4, 1)}, r"eval_lengths=\(4, 1\): task 'parity': seq_len is 1; it must be an integer, 2 or"),
+        ({"task": "fixed", "eval_lengths": (9,)}, "the sample of task 'fixed' takes no seq_len; allowed: none, or"),
+        ({"task": "stubborn", "eval_lengths": (9,)}, r"eval_lengths=\(9,\): only mine$"),
+    ],
+)
+def test_lengths_that_cannot_be_are_refused_in_one_line(config, message, monkeypatch):
+    monkeypatch.setitem(TASKS, "fixed", fixed)
+    monkeypatch.setitem(TASKS, "stubborn", stubborn)
+    lowest = None if "task" in config else 2
+    with pytest.raises(BadSetting, match=message) as error:
+        checked(dataclasses.replace(SMALL, min_seq_len=lowest, **config))
+    assert "\n" not in str(error.value)
+
+
+def test_lengths_are_no_axis_of_a_grid():
+    with pytest.raises(BadSetting, match=r"eval_lengths is no axis; allowed: --config\.eval_lengths=3,4$"):
+        parse_trials(SMALL, ["eval_lengths=3,4"])
