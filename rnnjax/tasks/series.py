@@ -12,7 +12,7 @@ from rnnjax.tasks.series_data import naive_rows, origins, prepare
 from rnnjax.tasks.series_references import errors, reference_forecasts
 from rnnjax.tasks.series_report import Window, forecast, report
 from rnnjax.tasks.signals import signal, signal_path
-from rnnjax.tasks.tables import Table, choose, read_table
+from rnnjax.tasks.tables import Table, read_table
 from rnnjax.types import Array, Batch, Task
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -85,8 +85,7 @@ def series(
     of_file = {"missing": missing, "date": date, "dates": dates, "decimal": decimal}
     read = functools.partial(_read, inputs=inputs, where=where, **of_file)
     table = read(path, source, target)
-    others = choose(inputs or "", table.columns)
-    K = len(choose(target, table.columns)) if target else len([name for name in table.columns if name not in others])
+    K = table.targets
     data = prepare(table, K, season, horizon)
     ahead = horizon if strategy == "direct" else 1
     window = Window(data, seq_len, horizon, ahead, QUANTILES if quantiles else (0.5,), levels)
