@@ -61,7 +61,8 @@ def show(result: dict, path: Path) -> None:
         print(f"on the last training batches the gradient {where}")
     for line in outputs.report_lines(result, path):
         print(line)
-    names = ["learning_curve.png", "gradient_map.png", *(result.get("report") or {}).get("figures", [])]
+    names = ["learning_curve.png", "gradient_map.png", "score_by_length.png"]
+    names += (result.get("report") or {}).get("figures", [])
     figures = [str(path / name) for name in names if (path / name).exists()]
     print(f"figures: {', '.join(figures)}")
 

@@ -374,7 +374,7 @@ def test_a_config_of_another_version_is_one_line(tmp_path):
 def test_leftovers_are_known_by_the_names_that_are_published():
     """Else a kill would leave what no start removes."""
     text = "".join((ROOT / name).read_text() for name in ("rnnjax/training/outputs.py", "experiments/train.py"))
-    for name in ("result.json", "learning_curve.png", "gradient_map.png", "gradient_flow.npz"):
+    for name in ("result.json", "learning_curve.png", "gradient_map.png", "score_by_length.png", "gradient_flow.npz"):
         assert name in text and name in directories.RUN_FILES
 
 

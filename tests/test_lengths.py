@@ -10,9 +10,11 @@ from trials import parse_trials
 
 import rnnjax
 from rnnjax import Batch, Config
+from rnnjax.figures.length_plots import score_by_length
 from rnnjax.keys import Purpose, purpose_key
+from rnnjax.reports.runs_page import write_report
 from rnnjax.reports.settings import find_runs, runs_csv
-from rnnjax.runs.read import varied_settings
+from rnnjax.runs.read import read_run, varied_settings
 from rnnjax.tasks import SPLITS, TASKS
 from rnnjax.training.dotted import with_defaults
 from rnnjax.training.lengths import batch_that_fits, evaluate
@@ -127,3 +129,27 @@ def test_lengths_that_cannot_be_are_refused_in_one_line(config, message, monkeyp
 def test_lengths_are_no_axis_of_a_grid():
     with pytest.raises(BadSetting, match=r"eval_lengths is no axis; allowed: --config\.eval_lengths=3,4$"):
         parse_trials(SMALL, ["eval_lengths=3,4"])
+
+
+def test_the_figure_has_a_line_a_setting_the_training_lengths_and_the_baseline(sweep, tmp_path):
+    rows, path, run = sweep
+    runs = [read_run(row["workdir"]) for row in rows]
+    (axes,) = score_by_length(runs, tmp_path / "figure.png").axes
+    lines = {line.get_label(): line for line in axes.lines if line.get_xdata().size}
+    assert set(lines) == {"gru", "no memory"}
+    both = np.array([[row["lengths"][n]["accuracy"] for n in ("3", "300")] for row in rows])
+    np.testing.assert_allclose(lines["gru"].get_ydata(), both.mean(0), rtol=1e-6)  # the median of two
+    np.testing.assert_allclose(lines["no memory"].get_ydata(), [2 / 3, 0.5 + 1 / 600])
+    shaded = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+    assert shaded.x0 < 2 < 6 < shaded.x1 and shaded.x1 / shaded.x0 < 3.3
+    assert axes.get_xscale() == "log" and axes.get_ylabel() == "test accuracy\n(higher is better)"
+    spoilt = dict(runs[0].result["lengths"]) | {"300": {"accuracy": float("nan"), "baseline": 0.5}}
+    (axes,) = score_by_length([runs[0]._replace(result=runs[0].result | {"lengths": spoilt})]).axes
+    assert axes.lines[1].get_ydata().tolist() == [rows[0]["lengths"]["3"]["accuracy"], -np.inf]
+    with pytest.raises(ValueError, match="the runs were scored at lengths 3, 300; none; allowed: eval_lengths that"):
+        score_by_length([runs[0], runs[1]._replace(result=runs[1].result | {"lengths": {}})])
+    page = write_report([str(path)], str(tmp_path / "report")).read_text()
+    assert "Score by length" in page
+    saved = run.save(tmp_path / "saved")
+    assert (saved / "score_by_length.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(path.glob("trials/*/*.png"))

@@ -53,10 +53,10 @@ def learning_curve(runs: Sequence[RunLike], out: Out = None, *, dark: bool = Fal
 
     Raises ValueError for no runs, runs of several tasks, or without evaluations.
     """
-    runs = [_as_run(run) for run in runs]
+    runs = [as_run(run) for run in runs]
     if not runs:
         raise ValueError("a learning curve needs at least one run")
-    name, lower = _common_score(runs)
+    name, lower = common_score(runs)
     groups = group_by_setting(runs)
     labels = setting_labels([group[0].config for group in groups])
     figure, (axes,) = new_figure(dark)
@@ -123,7 +123,7 @@ def gradient_map(
     if isinstance(run, Mapping):
         flow, title = run, ""
     else:
-        run = _as_run(run)
+        run = as_run(run)
         flow, title = run.flow, plain("{cell} on {task}".format_map(run.config))
     names = [name for name in flow if name != "step"]
     if not names or not np.size(flow["step"]):
@@ -216,7 +216,8 @@ def gradient_profiles(
     return write(figure, out)
 
 
-def _as_run(run):
+def as_run(run: RunLike) -> RunData:
+    """The run, read where it is a path."""
     return run if isinstance(run, RunData) else read_run(run)
 
 
@@ -238,13 +239,13 @@ def _reference_lines(run):
     return [(name, value) for name, value in lines.items() if value is not None]
 
 
-def _common_score(runs):
+def common_score(runs: Sequence[RunData]) -> tuple[str, bool]:
     """(name, whether lower is better) of the score that all runs have."""
     found = {(r.result.get("score_name", "loss"), not r.result.get("higher_is_better", False)) for r in runs}
     tasks = {str(run.config.get("task")) for run in runs}
     if len(found) > 1 or len(tasks) > 1:
         raise ValueError(
-            f"a learning curve compares runs of one task and score; these have {', '.join(sorted(tasks))} "
+            f"a figure of scores compares runs of one task and score; these have {', '.join(sorted(tasks))} "
             f"in {', '.join(sorted(name for name, _ in found))}"
         )
     return found.pop()

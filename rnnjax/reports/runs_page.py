@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnjax.figures import plotting, setting_plots
+from rnnjax.figures import length_plots, plotting, setting_plots
 from rnnjax.figures.plot_style import cell_color
 from rnnjax.intervals import told_apart
 from rnnjax.reports.html_page import escape, figures_html, page_html, table_html
@@ -76,6 +76,9 @@ def _problem(settings):
     for n in (n for n, values in numbers.items() if len(values) > setting_plots.MAX_COLUMNS):
         caption = f"{n}: median score of each setting; full where a seed solved the task"
         figures.append((caption, _scatter(settings, best, n, name)))
+    if length_plots.has_lengths(runs):
+        caption = "Score by length of the test sequences, for these settings"
+        figures.append((caption, lambda **o: length_plots.score_by_length(runs, **o)))
     parts.append(figures_html(figures))
     parts.append(_gradient_maps(best))
     if len(settings) > len(best):

@@ -29,6 +29,7 @@ RUN_FILES = (
     "result.json",
     "learning_curve.png",
     "gradient_map.png",
+    "score_by_length.png",
 )
 REPORT_FILE = re.compile(r"(sample|report)[\w-]*\.(txt|csv|json|svg|html)|(forecast|error|report)[\w-]*\.(png|csv)")
 """All that a run publishes: RUN_FILES, what its task reports and what is drawn of that, and the directories SOURCE and

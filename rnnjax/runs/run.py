@@ -181,7 +181,7 @@ def lengthen_run(workdir: str | os.PathLike, config: Mapping[str, Any], longer: 
         if not checkpoints or step_of(checkpoints[-1]) > longer["steps"]:
             raise RunRefused(f"{path} has no checkpoint, or one beyond {longer['steps']} steps: load it again")
         (path / "result.json").unlink(missing_ok=True)  # first: killed after it, the run ends once more
-        _discard_files(path, ("params.npz", "learning_curve.png", "gradient_map.png"))
+        _discard_files(path, ("params.npz", "learning_curve.png", "gradient_map.png", "score_by_length.png"))
         former = [*stored.get("former_steps", []), stored["config"]["steps"]]
         write_json(path / "config.json", stored | {"config": dict(longer), "former_steps": former})
 

@@ -13,10 +13,11 @@ import numpy as np
 from rnnjax import runs
 from rnnjax.diagnostics.gradient_flow import gradient_fault, gradient_reach, total_norm
 from rnnjax.engine.steps import layer_names
-from rnnjax.figures import plotting, task_plots
+from rnnjax.figures import length_plots, plotting, task_plots
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.runs.files import printable
 from rnnjax.runs.identity import Settings
+from rnnjax.runs.read import read_run
 from rnnjax.runs.sources import Source, source_of, source_of_data
 from rnnjax.tasks import DATA
 from rnnjax.training import BLAME, Train
@@ -144,6 +145,9 @@ def complete_result(run: runs.Run, config: Config, train: Train, params: Any, fi
             plotting.learning_curve([run.path], run.path / "learning_curve.png")
             if (run.path / "gradient_flow.npz").exists():
                 plotting.gradient_map(run.path, run.path / "gradient_map.png")
+            if "lengths" in result:
+                data = read_run(run.path)._replace(result=result)
+                length_plots.score_by_length([data], run.path / "score_by_length.png")
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise runs.RunFailed(
