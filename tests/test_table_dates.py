@@ -153,7 +153,7 @@ def test_the_column_of_dates_is_found(columns, found):
             "s,date,v\nA,2020,1\nA,2021,2\nB,2020,1\nB,2021,3\n",
             {},
             "column 'date' has '2020' in row 2 and in row 4; allowed: each date once, such as with where=s=A, or "
-            "date=none to take the rows in the order in which they stand",
+            "date=rows to take the rows in the order in which they stand",
         ),
     ],
 )
@@ -166,5 +166,5 @@ def test_bad_dates_are_said_in_one_line(tmp_path, text, options, said):
 
 
 def test_rows_are_taken_as_they_stand_where_that_is_told(tmp_path):
-    table = of_dates(tmp_path, ["2020-01-01", "2020-01-01"], date="none")
+    table = of_dates(tmp_path, ["2020-01-01", "2020-01-01"], date="rows")
     assert table.times == ["", ""] and table.step is None and times_after(table, 1) == ["3"]

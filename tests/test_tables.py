@@ -167,6 +167,14 @@ def test_bad_data_are_said_in_one_line(tmp_path, text, options, said):
     assert str(error.value) == f"{path}: {said}"
 
 
+def test_a_complaint_about_a_wide_table_is_cut_short(tmp_path):
+    path = written(tmp_path, "\n".join(",".join(f"{row}{i}" for i in range(900)) for row in ("client_", "1", "2")))
+    for options in ({}, {"target": "client_900"}):
+        with pytest.raises(ValueError, match=r"client_0, .* \.\.\.$") as error:
+            read_table(path, **options)
+        assert len(str(error.value)) < 510 + len(str(path))
+
+
 def test_what_is_no_file_and_an_unknown_way_to_fill_are_said_in_one_line(tmp_path):
     for path, said in (
         (tmp_path, "it is a directory; allowed: a file"),

@@ -52,7 +52,7 @@ def series(
         should not learn by heart, such as the time of the one year that it is trained on.
       season: in steps, 1 for none; by default what a step of the dates says (24 hours, 12 months), or is found.
       missing: what is done about cells without a value: refuse, previous or linear, see `read_table`.
-      date: the column that says when; by default it is found, and none is for rows in the order in which they stand.
+      date: the column that says when; by default it is found, and "rows" is for rows in the order in which they stand.
       where: COLUMN=VALUE, the rows to take, such as symbol=AAPL.
       dates: dmy or mdy where 01/02/2020 could be either, unix for seconds since 1970.
       decimal: the decimal mark; by default what the numbers show.

@@ -14,6 +14,7 @@ from rnnjax.tasks.table_cells import Cells, read_cells
 from rnnjax.tasks.table_dates import dates_after, find_dates, find_step, is_date
 from rnnjax.tasks.table_numbers import decimal_mark, is_missing, is_number, read_numbers
 
+MOST_SAID = 500  # characters of a complaint: tables may have hundreds of columns, and cells hold whole texts
 FILLS = ("refuse", "previous", "linear")
 
 
@@ -47,7 +48,7 @@ def read_table(
       target: what is to be forecast; may be left out where the table has one column of numbers.
       missing: what is done about cells without a value. `refuse` raises; `previous` takes the last value before;
         `linear` draws a line between the values before and after, so that a step then knows of later ones.
-      date: the column that says when; by default it is found, see `find_dates`, and `none` is for rows that are to be
+      date: the column that says when; by default it is found, see `find_dates`, and `rows` is for rows that are to be
         taken in the order in which they stand. Rows are sorted by it, each date may stand once, and gaps are noted.
       where: COLUMN=VALUE, the rows to take, such as symbol=AAPL.
       dates: dmy or mdy where 01/02/2020 could be either, unix for seconds since 1970.
@@ -66,7 +67,7 @@ def read_table(
         if where is not None:
             cells = _rows_where(cells, where)
         asked = [*choose(target or "", cells.columns), *choose(inputs or "", cells.columns)]
-        ordered = date == "none" and date not in cells.columns
+        ordered = date == "rows" and date not in cells.columns
         found = None if ordered else find_dates(cells.columns, cells.rows, asked, date, dates)
         times, step, of_dates = [""] * len(cells.rows), None, []
         if found:
@@ -74,7 +75,8 @@ def read_table(
             times, step = list(cells.columns.pop(found.column)), find_step(found.moments).name
         columns, targets, notes = _series(cells, target, inputs, missing, decimal)
     except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from None
+        said = str(error) if len(str(error)) <= MOST_SAID else f"{str(error)[:MOST_SAID]} ..."
+        raise ValueError(f"{os.fspath(path)}: {said}") from None
     sha256, written = hashlib.sha256(content).hexdigest(), found.pattern if found else None
     return Table(pathlib.Path(path).name, times, step, columns, sha256, (*of_dates, *notes), targets, written)
 
@@ -133,7 +135,7 @@ def _in_order(cells, found):
         if moments[i] == moments[j]:
             raise ValueError(
                 f"column {found.column!r} has {cells.columns[found.column][j]!r} in row {cells.rows[i]} and in row "
-                f"{cells.rows[j]}; allowed: each date once, {_hint(cells, found.column)}or date=none to take the "
+                f"{cells.rows[j]}; allowed: each date once, {_hint(cells, found.column)}or date=rows to take the "
                 "rows in the order in which they stand"
             )
     if order != list(range(len(order))):
