@@ -174,6 +174,8 @@ class Codec(NamedTuple):
     encode: Callable[[str], Any]  # text -> integers [T]; what is not known becomes `unknown`
     decode: Callable[[Any], str]  # integers [T] -> text
     unknown: int | None = None  # the integer that stands for all that is not known, and is never to be written
+    pieces: Callable[[str], list[str]] = list  # text -> what each integer of `encode` stands for, by default characters
+    start: str = ""  # what a model writes on from where it is given nothing
 
 
 class Forecast(NamedTuple):

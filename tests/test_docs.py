@@ -28,7 +28,7 @@ PAGES = {
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 TUTORIAL = "docs/tutorial.md"
-COMMAND = re.compile(r"python (experiments/\w+\.py)((?:[ ]+(?:\\\n\s*)?--[^\s`]+)*)")
+COMMAND = re.compile(r"python (experiments/\w+\.py)((?:[ ]+(?:\\\n\s*)?--(?:\"[^\"]*\"|[^\s`])+)*)")
 SMALL = {"steps": 2, "eval_every": 1, "eval_batch": 4, "batch_size": 4, "hidden_size": 4, "seq_len": 12}
 TINY = {  # what makes a command small, put after its own flags; a launcher of many minutes has tests of its own
     "train": [f"--config.{name}={value}" for name, value in SMALL.items()],
@@ -37,6 +37,7 @@ TINY = {  # what makes a command small, put after its own flags; a launcher of m
     "diagnose": [],
     "forecast": [],
     "report": [],
+    "write": ["--length=8"],
 }
 
 

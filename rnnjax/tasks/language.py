@@ -1,4 +1,4 @@
-"""A character model read and written: bits per character over a whole text, and text sampled from the model."""
+"""A language model read and written: bits per character over a whole text, and text sampled from the model."""
 
 import math
 import operator
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.types import Array, Model
+from rnnjax.types import Array, Codec, Model
 
 
 def bits_per_character(
@@ -100,6 +100,12 @@ def generate(
 
     _, tokens = jax.lax.scan(write, (carry, logits[-1]), jax.random.split(key, length))
     return tokens
+
+
+def unknown_pieces(codec: Codec, text: str) -> list[str]:
+    """What of a text has no token of its own, such as single characters; each once, in the text's order."""
+    pieces = zip(codec.pieces(text), np.asarray(codec.encode(text)), strict=True)
+    return list(dict.fromkeys(piece for piece, token in pieces if token == codec.unknown))
 
 
 def _nucleus(logits, top_p):

@@ -104,11 +104,7 @@ def text(
         report=lambda model, params, key: _report(data, seq_len, model, params, key),
         data=parts,
         stream=text_stream(seq_len),
-        codec=Codec(
-            lambda characters: encode(plain_lines(characters), data.vocabulary),
-            lambda ids: decode(ids, data.vocabulary),
-            len(data.vocabulary) - 1,
-        ),
+        codec=_codec(data),
     )
 
 
@@ -180,7 +176,7 @@ _SCORES: dict[tuple, dict[str, float]] = {}  # of each text and order, found onc
 
 def _report(data, seq_len, model, params, key):
     """Bits per character on the whole test part, beside the n-gram models', and a sample of what the model writes."""
-    prompt = PROMPT if set(PROMPT) <= set(data.vocabulary) else decode(data.train[: len(PROMPT)], data.vocabulary)
+    prompt = _start(data)
     bits = float(jax.jit(lambda p, tokens: bits_per_character(model(p), tokens, context=seq_len))(params, data.test))
     ids = encode(prompt, data.vocabulary)
     how = {"context": seq_len, "forbidden": len(data.vocabulary) - 1}
@@ -197,6 +193,20 @@ def _report(data, seq_len, model, params, key):
         },
         {"sample.txt": prompt + decode(np.asarray(written), data.vocabulary) + "\n"},
     )
+
+
+def _codec(data):
+    return Codec(
+        lambda characters: encode(plain_lines(characters), data.vocabulary),
+        lambda ids: decode(ids, data.vocabulary),
+        len(data.vocabulary) - 1,
+        lambda characters: list(plain_lines(characters)),
+        _start(data),
+    )
+
+
+def _start(data):
+    return PROMPT if set(PROMPT) <= set(data.vocabulary) else decode(data.train[: len(PROMPT)], data.vocabulary)
 
 
 def _parts(data, seq_len, path):

@@ -14,10 +14,11 @@ import numpy as np
 
 from rnnjax import runs
 from rnnjax.figures import plotting
+from rnnjax.keys import Purpose, purpose_key
 from rnnjax.nn import SequenceModel
 from rnnjax.runs.identity import Sources, changed_sources, source_record
 from rnnjax.runs.read import RunData
-from rnnjax.tasks import SPLITS
+from rnnjax.tasks import SPLITS, generate
 from rnnjax.tasks.common import unknown
 from rnnjax.training import outputs
 from rnnjax.training.config import Config
@@ -100,6 +101,37 @@ class TrainedRun:
             raise ValueError(f"task {name!r} forecasts nothing; allowed: a task with Task.forecast, such as 'series'")
         check_count("steps", steps)
         return self.train.task.forecast(self.train.model, self.params, steps, path)
+
+    def write(
+        self, prompt: str = "", length: int = 500, *, temperature: float = 0.7, top_p: float = 1.0, seed: int = 0
+    ) -> str:
+        """The prompt, and what the model writes after it, `length` characters or whatever else it was trained on.
+
+        Nothing is written that stands for what the run's own text does not have. A model that attends sees as many of
+        the last characters as it was trained on.
+
+        Args:
+          prompt: by default the beginning that the task names, if it does.
+          temperature, top_p: see `rnnjax.tasks.generate`.
+          seed: another one, another text.
+
+        Raises ValueError where the task has no text or the prompt is empty, and as `generate` does.
+        """
+        check_precision(self.config)
+        codec = self.train.task.codec
+        if codec is None:
+            name = short_name(self.config.task)
+            raise ValueError(f"task {name!r} has no text to write; allowed: a task with Task.codec, such as 'text'")
+        prompt = prompt or codec.start
+        ids = np.asarray(codec.encode(prompt))
+        if not ids.size:
+            raise ValueError(f"prompt={prompt!r} has nothing to go on from; allowed: one character or more")
+        how = {"context": self.config.seq_len, "top_p": top_p, "forbidden": codec.unknown}
+
+        def write(params, key):
+            return generate(self.train.model(params), ids, length, key, temperature, **how)
+
+        return prompt + codec.decode(np.asarray(jax.jit(write)(self.params, purpose_key(Purpose.WRITING, seed))))
 
     def resume(self, steps: int | None = None, **how: Any) -> "TrainedRun":
         """The run after `steps` more training steps, or at the end that its config says; in its directory, if any.
