@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rnnjax.cells import CELLS, gated, linear
     from rnnjax.engine import make_probe, make_taps, unroll
     from rnnjax.nn import RNN, Bidirectional, SequenceModel, Stack
+    from rnnjax.reports.comparison import compare
     from rnnjax.sweeps.local import results, sweep
     from rnnjax.tasks import TASKS
     from rnnjax.training import Config, make_train
@@ -29,6 +30,7 @@ _HOME = {
     "cells": ("CELLS", "gated", "linear"),
     "engine": ("make_probe", "make_taps", "unroll"),
     "nn": ("RNN", "Bidirectional", "SequenceModel", "Stack"),
+    "reports.comparison": ("compare",),
     "sweeps.local": ("results", "sweep"),
     "tasks": ("TASKS",),
     "training": ("Config", "make_train"),
@@ -56,6 +58,7 @@ __all__ = [
     "Stack",
     "Task",
     "TrainedRun",
+    "compare",
     "fit",
     "gated",
     "linear",

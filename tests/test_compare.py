@@ -11,7 +11,7 @@ import pytest
 import rnnjax
 from rnnjax import runs
 from rnnjax.reports.compare_page import markdown, table, write_page
-from rnnjax.reports.comparison import compare, differ, differences, over_seeds, read_comparison, rule
+from rnnjax.reports.comparison import differ, differences, over_seeds, read_comparison, rule
 from rnnjax.sweeps import matching, timing
 from rnnjax.sweeps.lanes import trial_directory
 from rnnjax.sweeps.matching import count_parameters, matched, models_of, nearest_size, nearest_time
@@ -48,6 +48,18 @@ def test_no_width_has_a_nearer_number_of_parameters():
     for model in matched(models, "parameters", **NO_CLOCK):
         off = {n: abs(closed_form(model.label, n) - closed_form("gru", H)) for n in range(1, 200)}
         assert model.config.hidden_size == min(off, key=lambda n: (off[n], n))
+
+
+@pytest.mark.parametrize(("options", "unit"), [("", 8), (":heads=2", 4), (":positions=alibi", 4), (":heads=1", 2)])
+def test_a_model_that_attends_has_a_size_that_its_heads_divide(options, unit):
+    models = models_of(dataclasses.replace(TINY, hidden_size=40), ["lstm", f"transformer{options}"])
+    _, (_, config) = matched(models, "parameters", **NO_CLOCK)
+    attends = lambda H: 12 * H * H + 13 * H + 3 * H + 2 * H + H + 1  # noqa: E731  # block, entrance, last norm, readout
+    assert count_parameters(config) == attends(config.hidden_size)
+    off = {n: abs(attends(n) - closed_form("lstm", 40)) for n in range(unit, 100, unit)}
+    assert config.hidden_size == min(off, key=lambda n: (off[n], n))
+    with pytest.raises(BadSetting, match="heads=4; allowed: a divisor of hidden_size=30"):
+        matched(models_of(dataclasses.replace(TINY, hidden_size=30), ["lstm", "transformer"]), "width", **NO_CLOCK)
 
 
 def test_the_nearest_size_is_found_among_multiples_and_the_smaller_of_two():
@@ -237,7 +249,7 @@ def clock(monkeypatch):
 
 def test_a_comparison_is_trained_once_and_shown_again(tmp_path, clock):
     config = dataclasses.replace(TINY, hidden_size=6)
-    found = compare(config, ["rnn", "gru"], tmp_path / "c", seeds=2, match="time")
+    found = rnnjax.compare(config, ["rnn", "gru"], tmp_path / "c", seeds=2, match="time")
     assert [row.hidden_size for row in found.rows] == [6, 2]
     rows = {(row["cell"], row["seed"]): row for row in rnnjax.results(tmp_path / "c")}
     for row in found.rows:
@@ -245,11 +257,11 @@ def test_a_comparison_is_trained_once_and_shown_again(tmp_path, clock):
         assert row.step.seconds == pytest.approx(0.006)
     assert "2 seeds are too few" in markdown(found)
     read, before = list(clock), {path: path.stat().st_mtime_ns for path in (tmp_path / "c").rglob("params.npz")}
-    again = compare(config, ["rnn", "gru"], tmp_path / "c", seeds=2, match="time")
+    again = rnnjax.compare(config, ["rnn", "gru"], tmp_path / "c", seeds=2, match="time")
     assert again == found and clock == read and len(before) == 4
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "c").rglob("params.npz")}
     stopped = type("Stop", (), {"requested": True})
-    assert compare(config, ["rnn", "gru"], tmp_path / "c", seeds=3, match="time", stop=stopped) is None
+    assert rnnjax.compare(config, ["rnn", "gru"], tmp_path / "c", seeds=3, match="time", stop=stopped) is None
 
 
 def test_what_is_refused_writes_nothing(tmp_path, clock):
@@ -262,7 +274,7 @@ def test_what_is_refused_writes_nothing(tmp_path, clock):
         ("rnn,gru", "new", {"match": "speed"}, "unknown match 'speed'"),
     ):
         with pytest.raises((BadSetting, runs.RunRefused), match=said):
-            compare(TINY, models.split(","), tmp_path / where, **how)
+            rnnjax.compare(TINY, models.split(","), tmp_path / where, **how)
     assert [path.name for path in tmp_path.rglob("*")] == ["other", "mine.txt"] and not clock
 
 
