@@ -19,6 +19,7 @@ from rnnjax.tasks import (
     decode,
     encode,
     fit_ngram,
+    ngram,
     ngram_bits_per_character,
     parity,
     text,
@@ -434,9 +435,10 @@ def test_ngram_probabilities_sum_to_one():
         assert min(p) > 0 and sum(p) == pytest.approx(1, abs=1e-9)
 
 
-def test_ngram_against_the_formula_with_dictionaries():
+@pytest.mark.parametrize("size", [5, 2**21])  # of the second, three do not fit into 64 bits
+def test_ngram_against_the_formula_with_dictionaries(size):
     rng = np.random.default_rng(0)
-    tokens, held_out, order, size = rng.integers(0, 4, 200), rng.integers(0, 5, 60), 3, 5
+    tokens, held_out, order = rng.integers(0, 4, 200), rng.integers(0, 5, 60), 3
 
     def grams(k):
         return [tuple(tokens[i : i + k]) for i in range(len(tokens) - k + 1)]
@@ -462,6 +464,14 @@ def test_ngram_against_the_formula_with_dictionaries():
 
     expected = [p(tuple(held_out[max(0, t - order + 1) : t]), w) for t, w in enumerate(held_out)]
     np.testing.assert_allclose(fit_ngram(tokens, order, size)(held_out), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("N, order, size", [(300, 5, 7), (300, 1, 7), (5, 5, 3), (9, 4, 1), (200, 2, 4000)])
+def test_ngrams_are_counted_the_same_packed_or_numbered(N, order, size):
+    tokens = np.random.default_rng(1).integers(0, size, N).astype(np.int32)
+    found = [count(tokens, order, size) for count in (ngram._by_packing, ngram._by_numbering)]
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_file_of_ones_own(tmp_path):

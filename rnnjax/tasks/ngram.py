@@ -1,5 +1,6 @@
 """Interpolated Kneser-Ney n-grams, the baseline that a character model must beat."""
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ def fit_ngram(tokens: np.ndarray, order: int, size: int) -> Callable[[np.ndarray
     """
     if not 1 <= order <= len(tokens):
         raise ValueError(f"order is {order}; it must be 1 to {len(tokens)}, the number of tokens")
-    levels = _count(tokens, order)
+    levels = _count(tokens, order, size)
 
     def probability(tokens: np.ndarray) -> np.ndarray:
         p = np.full(len(tokens), 1.0 / size)
@@ -55,7 +56,53 @@ class _Level(NamedTuple):
     D: float
 
 
-def _count(tokens: np.ndarray, order: int) -> list[_Level]:
+def _count(tokens: np.ndarray, order: int, size: int) -> list[_Level]:
+    count = _by_packing if size**order < 2**63 else _by_numbering
+    counts, raw = count(tokens, order, size)
+    levels: list[_Level] = []
+    for keys, shift, context in reversed(raw):  # of the highest order first
+        if levels:
+            counts = np.bincount(levels[0].keys % levels[0].shift, minlength=len(keys))
+        once, twice = np.sum(counts == 1), np.sum(counts == 2)
+        D = (once + 1) / (once + 2 * twice + 2)  # without the 1 and 2, D could be 0 or 1 in a tiny text
+        totals = np.bincount(context, counts, minlength=shift)
+        different = np.bincount(context, counts > 0, minlength=shift)
+        levels.insert(0, _Level(keys, shift, counts, totals, different, D))
+    return levels
+
+
+def _by_packing(tokens, order, size):
+    """(how often each k-gram of the highest order occurs, (keys, shift, the number of each one's context) by k).
+
+    A k-gram is an integer in base `size`, so that one sort finds the longest ones. The shorter ones are found in those
+    that differ: each but the text's first is the end of a longer one.
+    """
+
+    def packed(k, N):
+        grams = np.zeros(N, np.int64)
+        for j in range(k):
+            grams *= size
+            grams += tokens[j : j + N]
+        return grams
+
+    longest = packed(order, len(tokens) - order + 1)
+    longest.sort()
+    starts = np.flatnonzero(np.concatenate([[True], longest[1:] != longest[:-1]]))
+    counts, grams = np.diff(np.append(starts, len(longest))), [longest[starts]]
+    for k in range(order - 1, -1, -1):
+        grams.insert(0, np.unique(np.append(grams[0] % size**k, packed(k, 1))))
+    raw = []
+    for k, (shorter, these) in enumerate(itertools.pairwise(grams)):
+        suffix, context = (np.searchsorted(shorter, found) for found in (these % size**k, these // size))
+        raw.append((these // size**k * len(shorter) + suffix, len(shorter), context))
+    return counts, raw
+
+
+def _by_numbering(tokens, order, size):
+    """The same where such integers have more than 64 bits: k-grams are numbered from those of k - 1, a sort for each k.
+
+    It is several times slower, and takes several times the memory.
+    """
     tokens = tokens.astype(np.int64)
     gram, shift, raw = np.zeros(len(tokens) + 1, np.int64), 1, []
     for k in range(1, order + 1):
@@ -66,17 +113,9 @@ def _count(tokens: np.ndarray, order: int) -> list[_Level]:
             return_inverse=True,
             return_counts=True,
         )
-        raw.append((keys, shift, counts, context[first]))
+        raw.append((keys, shift, context[first]))
         shift = len(keys)
-    levels = []
-    for (keys, shift, counts, context), longer in zip(raw, [*raw[1:], None], strict=True):
-        if longer is not None:
-            counts = np.bincount(longer[0] % longer[1], minlength=len(keys))
-        once, twice = np.sum(counts == 1), np.sum(counts == 2)
-        D = (once + 1) / (once + 2 * twice + 2)  # without the 1 and 2, D could be 0 or 1 in a tiny text
-        totals = np.bincount(context, counts, minlength=shift)
-        levels.append(_Level(keys, shift, counts, totals, np.bincount(context, counts > 0, minlength=shift), D))
-    return levels
+    return counts, raw
 
 
 def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
