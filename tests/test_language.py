@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import rnnjax
 from rnnjax.cells import gru, lstm
 from rnnjax.nn import SequenceModel
-from rnnjax.tasks import text_data
+from rnnjax.tasks import text, text_data
 from rnnjax.tasks.language import bits_per_character, generate
 from rnnjax.tasks.text import SAMPLE_LENGTH, UNKNOWN
 from rnnjax.training import make_train
 from rnnjax.training.checks import check
 from rnnjax.training.config import Config, hyperparameters
+from rnnjax.training.settings import BadSetting
+from rnnjax.training.tracing import check_vocabulary
 
 V = 5
 TOKENS = np.random.default_rng(0).integers(0, V, 300)
@@ -217,3 +220,19 @@ def test_whatever_a_text_can_be_trained_with_can_be_scored_and_written(change):
 
     bits, written = jax.eval_shape(after, jax.random.key(0))
     assert (bits.shape, bits.dtype, written.shape) == ((), jnp.float32, (5,))
+
+
+def test_a_vocabulary_that_memory_does_not_hold_is_said_before_it_is_allocated(tmp_path):
+    (tmp_path / "own.txt").write_text(SENTENCE * 3)
+    V, B, H = len(text_data(tmp_path / "own.txt").vocabulary), 2 * 10**9, 6
+    config = Config(
+        task="text", task_options={"path": str(tmp_path / "own.txt")}, seq_len=2, batch_size=B, hidden_size=H
+    )
+    GiB = 2 * 4 * (2 * V * H + 2 * B * V) / 2**30
+    line = rf"^a vocabulary of {V}: its embedding and logits \[T=2, B={B}, V={V}\] need {GiB:.0f} GiB .* allowed: a "
+    with pytest.raises(BadSetting, match=line):
+        rnnjax.fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(BadSetting, match=line):
+        rnnjax.sweep(config, {"lr": [0.1, 0.2]}, tmp_path / "sweep")
+    check_vocabulary(dataclasses.replace(config, batch_size=32), text(2, path=tmp_path / "own.txt"))

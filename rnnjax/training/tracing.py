@@ -12,7 +12,7 @@ from rnnjax.engine.memory import device_bytes
 from rnnjax.training.config import Config, Hyperparameters, hyperparameters
 from rnnjax.training.settings import BadSetting
 from rnnjax.training.train import Train, make_train
-from rnnjax.types import Array
+from rnnjax.types import Array, Task
 
 
 class Traced(NamedTuple):
@@ -33,10 +33,31 @@ def traced_run(config: Config, shards: int = 1, start: int = 0) -> Traced:
     """
     with errors_in_one_line(config):
         train = make_train(config, shards, start)
+        check_vocabulary(config, train.task, 1 if jax.default_backend() == "cpu" else shards)
         init, chunk = jax.jit(train.init), jax.jit(train.chunk)
         data = jax.tree.map(jnp.asarray, train.task.data)
         trace(init, chunk, run_inputs(config), data)
     return Traced(train, init, lambda state, values: chunk(state, values, data))
+
+
+def check_vocabulary(config: Config, task: Task, shards: int = 1) -> None:
+    """Raises BadSetting where what a vocabulary takes is plainly larger than the device's memory.
+
+    That is, with their gradients, the embedding, the readout's weights and the logits `[T, B, V]`, of which each of the
+    `shards`, if they have memories of their own, holds its share.
+    """
+    if not task.tokens:
+        return
+    V, T = task.output_size, config.seq_len if task.readout == "every" else 1
+    embedding = task.input_size * (config.embedding_size or config.hidden_size)
+    logits = T * (config.batch_size // shards) * V
+    needed = 2 * (embedding + config.hidden_size * V + logits) * (8 if config.dtype == "float64" else 4)
+    if needed > (there := device_bytes()):
+        raise BadSetting(
+            f"a vocabulary of {V}: its embedding and logits [T={T}, B={config.batch_size}, V={V}] need "
+            f"{needed / 2**30:.0f} GiB of memory with their gradients, and this device has {there / 2**30:.0f}; "
+            "allowed: a smaller batch_size, seq_len or embedding_size, or a task with a smaller vocabulary"
+        )
 
 
 def run_inputs(config: Config) -> tuple[Array, Hyperparameters]:
