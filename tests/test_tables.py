@@ -56,6 +56,7 @@ PLAIN = "a,b\n1,10\n2,20.5\n"
         ('a,x\n"one\n line",1\ntwo,2\n', {}, {"x": [1, 2]}),
         ("a,b,\n1,2,\n\n,,\n3,4,,,\n", {"target": "b"}, {"b": [2, 4]}),
         (",b\nx,2\ny,4\n", {}, {"b": [2, 4]}),
+        ('"sales\n (EUR)",b\n1,2\n3,4\n', {"target": "sales (EUR)"}, {"sales (EUR)": [1, 3]}),
         ("s,v\nx,1\ny,2\nx,3\n", {"where": "s=x"}, {"v": [1, 3]}),
         ("a\n1\nNA\n \n-\n5\n", {"missing": "previous"}, {"a": [1, 1, 1, 5]}),
         ("a,b\n,1\n1,1\n?,1\nnull,2\n4,1\nNaN,1", {"target": "a", "missing": "linear"}, {"a": [1, 1, 2, 3, 4, 4]}),
@@ -151,6 +152,11 @@ def test_columns_that_differ_in_their_decimal_mark_are_refused():
         ),
         ("a,b\n,1\n,2\n", {"target": "a"}, "column 'a' has no value in any row; allowed: a column of numbers"),
         (PLAIN, {"where": "a"}, "where is 'a'; allowed: COLUMN=VALUE"),
+        (
+            's,v\n"a\nb",1\nc,2\n',
+            {"where": "s=d"},
+            "unknown value of column 's' 'd'; allowed: a b, c",
+        ),
         (PLAIN, {"where": "c=1"}, "unknown column 'c'; allowed: a, b"),
         (PLAIN, {"where": "a=1"}, "where=a=1 takes one row, row 2; allowed: two rows or more"),
         (

@@ -40,7 +40,7 @@ def read_cells(content: bytes, is_value: Callable[[str], bool]) -> Cells:
     if any(map(is_value, header)):
         names = [str(i) for i in range(1, len(header) + 1)]
     else:
-        names = [name or str(i) for i, name in enumerate(header, start=1)]
+        names = [" ".join(name.split()) or str(i) for i, name in enumerate(header, start=1)]
         numbered = numbered[1:]
     if not numbered:
         raise ValueError("it has a header and no rows; allowed: two rows or more")

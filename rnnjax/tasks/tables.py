@@ -75,7 +75,8 @@ def read_table(
             times, step = list(cells.columns.pop(found.column)), find_step(found.moments).name
         columns, targets, notes = _series(cells, target, inputs, missing, decimal)
     except ValueError as error:
-        said = str(error) if len(str(error)) <= MOST_SAID else f"{str(error)[:MOST_SAID]} ..."
+        said = " ".join(str(error).split())  # one line, though cells may have several
+        said = said if len(said) <= MOST_SAID else f"{said[:MOST_SAID]} ..."
         raise ValueError(f"{os.fspath(path)}: {said}") from None
     sha256, written = hashlib.sha256(content).hexdigest(), found.pattern if found else None
     return Table(pathlib.Path(path).name, times, step, columns, sha256, (*of_dates, *notes), targets, written)
