@@ -3,10 +3,10 @@
     python experiments/benchmark.py                          all suites on all cores
     python experiments/benchmark.py --threads=1 --suite=layers --cells=lstm --shapes=32x200x2x64
 
-Suites: layers (forward pass and training step), sweep (a step of independent runs), trials (a sweep from start to end),
-diagnostics (gradient norms over time), costs (of every diagnostic), memory (peak against T), startup (process start to
-the end of the first step). Writes results.json, tables.md and layers.png into --out. Times mean something on a quiet
-machine alone. On a GPU the same command runs there.
+Suites: layers (forward pass and training step), transformer (training step), sweep (a step of independent runs), trials
+(a sweep from start to end), diagnostics (gradient norms over time), costs (of every diagnostic), memory (peak against
+T), startup (process start to the end of the first step). Writes results.json, tables.md and layers.png into --out.
+Times mean something on a quiet machine alone. On a GPU the same command runs there.
 """
 
 import json
@@ -75,7 +75,7 @@ def check_flags() -> None:
             if value not in allowed:
                 hint = nearest(value, allowed) or ";"
                 raise app.UsageError(f"--{name}={value}: unknown{hint} allowed: {', '.join(allowed)}")
-    for name in ("shapes", "sweep_shapes", "diagnostics_shapes"):
+    for name in ("shapes", "transformer_shapes", "sweep_shapes", "diagnostics_shapes"):
         for shape in FLAGS[name].value:
             parse_case("lstm", shape, name)
     for name in ("costs_shape", "startup_shape"):

@@ -182,6 +182,15 @@ def test_reading_on_from_a_cache_is_reading_all_at_once(positions, room, context
     assert step._cache_size() == 2  # of pieces with 1 step and with 4
 
 
+def test_long_sequences_are_computed_in_pieces_and_are_the_same(in_float64):
+    """130 steps in three pieces, without and with a context; the cache takes them all at once."""
+    for context in (None, 70):
+        net, xs = model(layers=1, context=context), draw(130, D)
+        carry = net.initial_carry((), steps=130)
+        run = jax.jit(lambda xs, net=net, carry=carry: (net(xs), net(xs, initial_carry=carry)))
+        np.testing.assert_allclose(*run(xs), rtol=1e-10, atol=1e-10)
+
+
 def test_each_sequence_has_its_own_place_in_the_cache(in_float64):
     """Pieces of unequal lengths, none among them, are each sequence's own valid steps in a row; zeros mean empty."""
     net, xs = model(positions="rotary"), draw(3, 2, B, D)  # three calls of two steps

@@ -44,6 +44,12 @@ def test_gradient_norms_over_time_equal_those_of_a_pytorch_loop():
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
+def test_a_transformer_of_flax_computes_the_same_loss_and_gradient_norm():
+    case = Case("transformer", B=2, T=4, I=3, H=8)
+    ours, theirs = (peers.build("transformer", name, case).check() for name in peers.TRANSFORMER)
+    assert theirs == pytest.approx(ours, rel=1e-5)
+
+
 def test_a_peer_says_its_packages_and_has_no_other_cells():
     assert {"rnnjax", "jax", "flax", "dm-haiku", "equinox", "keras", "torch"} <= peers.versions().keys()
     for peer in peers.LAYERS.values():
@@ -81,7 +87,7 @@ def test_benchmark_writes_results_tables_and_figure(tmp_path):
 
 
 BAD = {
-    "--suite=layer,memory": "--suite=layer: unknown; did you mean 'layers'? allowed: layers, sweep, trials",
+    "--suite=layer,memory": "--suite=layer: unknown; did you mean 'layers'? allowed: layers, transformer, sweep",
     "--cells=LSTM": "--cells=LSTM: unknown; did you mean 'lstm'? allowed: rnn, lstm, gru",
     "--shapes=32x200": "--shapes=32x200: allowed: BxTxIxH, four whole numbers above 0",
     "--sweep_shapes=0x1x2x3": "--sweep_shapes=0x1x2x3: allowed: BxTxIxH",

@@ -14,6 +14,7 @@ from rnnjax.cells.check import like
 from rnnjax.engine.hooks import probed, tapped, where
 from rnnjax.engine.unroll import clean_lengths, last_valid, zero_past
 from rnnjax.gradients.penalties import PENALTIES
+from rnnjax.nn.kv_cache import KVCache, in_view, kept
 from rnnjax.nn.positions import POSITIONS, slopes, turned, waves
 from rnnjax.types import Array
 
@@ -32,17 +33,6 @@ class Residual(NamedTuple):
     """What taps and probes of a block act on: the residual stream x that enters it, `[..., H]`."""
 
     x: Array
-
-
-class KVCache(NamedTuple):
-    """What a block carries: keys and values of the last N steps of each sequence; zeros hold no step.
-
-    Step p, counted from the sequence's start, lies in slot p mod N.
-    """
-
-    keys: Array  # [..., heads, N, H / heads]
-    values: Array  # [..., heads, N, H / heads]
-    count: Array  # [...] int32, steps that each sequence has had
 
 
 def transformer(
@@ -90,6 +80,7 @@ def transformer(
     return Transformer(hidden_size, heads, positions, mlp, context)
 
 
+PIECE = 64  # steps that ask at once, or more, so that there are eight pieces at most
 LAYERS = {"transformer": transformer}
 
 
@@ -220,51 +211,30 @@ class TransformerBlock(nnx.Module):
         k, v = new[..., 0, :, :, :], new[..., 1, :, :, :]
         if spec.positions == "rotary":
             q, k = turned(q, at), turned(k, steps)
-        after = self._kept(cache, k, v, lengths)
-        context, keys, values, of_keys = spec.context, k, v, steps
+        room = (spec.context or k.shape[-2]) if cache is None else cache.keys.shape[-2]
+        after, context, of_keys = kept(cache, k, v, lengths, room), spec.context, steps
         if cache is not None:
-            room = cache.keys.shape[-2]
-            context = room if context is None else min(room, context)
-            keys, values, of_keys = after.keys, after.values, _steps_in(after.count, room)
-            if x.shape[0] > 1:  # one step alone lies in its slot by now; of several the first see what the last forget
-                keys, values = (
-                    jnp.concatenate([a.astype(b.dtype), b], -2) for a, b in zip(cache, (k, v), strict=False)
-                )
-                of_keys = jnp.concatenate([_steps_in(cache.count, room), steps], -1)
-        distance = at[..., :, None] - of_keys[..., None, :]
-        seen = (of_keys >= 0)[..., None, :] & (self.bidirectional | (distance >= 0))
-        if context is not None:
-            seen &= abs(distance) < context
-        if self.bidirectional and lengths is not None:
-            seen &= of_keys[..., None, :] < (steps[..., 0] + lengths)[..., None, None]
-        mixed = _mix(q, keys, values, seen, distance, spec)
-        mixed = jnp.moveaxis(mixed, -2, 0)
+            context = min(room, context or room)
+            k, v, of_keys = in_view(cache, after, k, v, steps)
+
+        def look(asking: slice, seen: slice) -> Array:
+            distance = at[..., asking, None] - of_keys[..., None, seen]
+            allowed = (of_keys[..., None, seen] >= 0) & (self.bidirectional | (distance >= 0))
+            if context is not None:
+                allowed &= abs(distance) < context
+            if self.bidirectional and lengths is not None:
+                allowed &= of_keys[..., None, seen] < (steps[..., 0] + lengths)[..., None, None]
+            return _mix(q[..., asking, :], k[..., seen, :], v[..., seen, :], allowed, distance, spec)
+
+        in_order = cache is None and outputs == "every" and not self.bidirectional
+        pieces = _pieces(x.shape[0], context) if in_order else [(slice(None), slice(None))]
+        mixed = jnp.moveaxis(jnp.concatenate([look(*piece) for piece in pieces], axis=-2), -2, 0)
         return after, self.mix(mixed.reshape(*mixed.shape[:-2], spec.hidden_size))
 
     def _by_head(self, a, parts):
         """`[T, ..., parts H]` -> `[..., parts, heads, T, H / heads]`."""
         a = a.reshape(*a.shape[:-1], parts, self.spec.heads, -1)
         return jnp.moveaxis(a, 0, -2)
-
-    def _kept(self, cache, k, v, lengths):
-        """The cache after these steps."""
-        *batch_shape, heads, T, _ = k.shape
-        if cache is None:
-            cache = KVCache(0, 0, jnp.zeros(batch_shape, jnp.int32))
-            room = self.spec.context or T
-        else:
-            room = cache.keys.shape[-2]
-        after = cache.count + (T if lengths is None else lengths)
-        index = (_steps_in(after, room) - cache.count[..., None])[
-            ..., None, :, None
-        ]  # of the new step in a slot, if >= 0
-        from_new = jnp.broadcast_to(jnp.clip(index, 0, T - 1), (*batch_shape, heads, room, 1))
-
-        def put(new, old):
-            chosen = new if T == 1 else jnp.take_along_axis(new, from_new, -2)
-            return jnp.where(index >= 0, chosen, jnp.asarray(old, new.dtype))
-
-        return KVCache(put(k, cache.keys), put(v, cache.values), after)
 
 
 def check_plain(**options: Any) -> None:
@@ -290,7 +260,8 @@ def _mix(q, k, v, seen, distance, spec):
     return jnp.einsum("...ts,...sd->...td", jax.nn.softmax(scores).astype(v.dtype), v)
 
 
-def _steps_in(count, room):
-    """Which step lies in each slot `[..., N]` after so many; below 0 in one that is empty."""
-    newest = count[..., None] - 1
-    return newest - (newest - jnp.arange(room)) % room
+def _pieces(T, context):
+    """Parts of the steps that ask, and of those that they can see: nothing is computed for a later one."""
+    size = max(PIECE, -(-T // 8))
+    starts = range(0, T, size)
+    return [(slice(t, t + size), slice(0 if context is None else max(0, t + 1 - context), t + size)) for t in starts]

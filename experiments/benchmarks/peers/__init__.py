@@ -44,7 +44,11 @@ DIAGNOSTICS = {
     "torch norms": Peer("torch", "torch", "norms"),
 }
 SWEEP = {"rnnjax": Peer("jax-sharded", "ours", "sweep"), "torch": Peer("torch-1", "torch", "sweep")}
-SUITES = {"layers": LAYERS, "diagnostics": DIAGNOSTICS, "sweep": SWEEP}
+TRANSFORMER = {
+    "rnnjax": Peer("jax", "transformers", "ours"),
+    "flax.nnx": Peer("jax", "transformers", "flax_nnx"),
+}
+SUITES = {"layers": LAYERS, "diagnostics": DIAGNOSTICS, "sweep": SWEEP, "transformer": TRANSFORMER}
 
 
 def build(suite: str, name: str, case: Case, **options) -> Contender:

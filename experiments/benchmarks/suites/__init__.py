@@ -1,10 +1,11 @@
 """The suites: one file each, whose function of the same name returns (raw results, lines of markdown)."""
 
-from benchmarks.suites import costs, diagnostics, layers, memory, startup, sweep, trials
+from benchmarks.suites import costs, diagnostics, layers, memory, startup, sweep, transformer, trials
 
-MODULES = (layers, sweep, trials, diagnostics, costs, memory, startup)
+MODULES = (layers, transformer, sweep, trials, diagnostics, costs, memory, startup)
 SUITES = {
     "layers": layers.layers,
+    "transformer": transformer.transformer,
     "sweep": sweep.sweep,
     "trials": trials.trials,
     "diagnostics": diagnostics.diagnostics,
