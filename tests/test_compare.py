@@ -222,6 +222,9 @@ def test_the_table_shows_models_and_references_from_stored_results(tmp_path):
     assert rnn[:3] == ["rnn", "0.16 (0.15 to 0.18)", "0.5"] and lstm[3] == "3 of 5, 4"
     assert (rnn[5], lstm[5]) == ("193", f"{closed_form('lstm', 12)} ({closed_form('lstm', 12) / 193 - 1:+.1%})")
     assert [line[:3] for line in references] == [["no memory", "0.17", "–"], ["last value", "–", "0.25"]]
+    more = {"test_mae": 9.0, "test_mae_last_value": 8.0, "test_mse_no_memory": 0.4} | more
+    references = table(stored(tmp_path / "b", CLEAR, **more))[3:]
+    assert [line[:3] for line in references] == [["no memory", "0.17", "0.4"]]
     page = write_page(found, tmp_path / "page")
     names = {path.name for path in page.parent.iterdir()}
     assert {"compare.md", "compare.csv", "compare.json", "curves.png", "scores_dark.png"} < names

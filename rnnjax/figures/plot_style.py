@@ -30,6 +30,7 @@ CELL_COLORS = {
     "gru_cho": "#CC79A7",
     "mgu": "#56B4E9",
     "lru": "#4B3FA0",
+    "transformer": "#C2185B",
 }
 OTHER_COLORS = ("#B65FC2", "#999933", "#44AA99", "#C0578A", "#7A9E2E", "#8877DD", "#B8862B", "#CC6677")
 LINES = ("#0078C2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Wong's, in the order of curves

@@ -121,15 +121,8 @@ def read_comparison(
         directories += paths
         results += found
     first = results[0]
-    own = f"test_{first['score_name']}"
-    shared = {
-        name.removeprefix("test_").replace("_", " "): value
-        for name, value in first.items()
-        if name.startswith("test_") and name != own and isinstance(value, float)
-        if all(result.get(name) == value for result in results)
-    }
     about = short_name(models[0].config.task), match, first["score_name"], first["higher_is_better"]
-    return Comparison(*about, rows, first["references"], shared, directories)
+    return Comparison(*about, rows, first["references"], _test_references(results), directories)
 
 
 def differences(comparison: Comparison) -> list[str]:
@@ -207,6 +200,20 @@ def _result(path) -> dict[str, Any]:
     if result is None:
         raise runs.RunRefused(f"{path} holds no result; allowed: a sweep that is done")
     return result
+
+
+def _test_references(results) -> dict[str, float]:
+    """What all results share of scores on test data: `test_mase_last_value` beside `test_mase`, or `test_unigram`."""
+    own = f"test_{results[0]['score_name']}"
+    shared = {
+        name: value
+        for name, value in results[0].items()
+        if name.startswith("test_") and isinstance(value, float) and all(r.get(name) == value for r in results)
+    }
+    prefix = f"{own}_" if any(name.startswith(f"{own}_") for name in shared) else "test_"
+    named = {name.removeprefix(prefix): value for name, value in shared.items() if name.startswith(prefix)}
+    named.pop(results[0]["score_name"], None)
+    return {name.replace("_", " "): value for name, value in named.items()}
 
 
 def _row(model, results, timing):
