@@ -19,6 +19,7 @@ QUICKLY_COMPILED = {
     "test_forward_mode",
     "test_lengths",
     "test_modules",
+    "test_series",
     "test_training",
     "test_triage",
 }

@@ -2,6 +2,9 @@
 
 import csv
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +66,15 @@ class Linear:
         return jnp.cumsum(inputs, axis=0) @ self.W
 
 
+def draw(task, batch_size, split="train"):
+    return jax.tree.map(np.asarray, jax.jit(lambda key: task.sample(key, batch_size, split=split))(KEY))
+
+
+def launch(*arguments):
+    command = [sys.executable, str(Path(__file__).parents[1] / "experiments/forecast.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
 def scaled(name):
     train = COLUMNS[name][:63]
     return (COLUMNS[name] - train.mean()) / train.std()
@@ -72,7 +84,7 @@ def scaled(name):
 @pytest.mark.parametrize("strategy", ["direct", "recursive"])
 def test_windows_and_targets_are_those_of_a_loop(split, strategy, path):
     task = make(path, strategy=strategy)
-    batch = jax.tree.map(np.asarray, task.sample(KEY, 40, split=split))
+    batch = draw(task, 40, split)
     ahead, ends = H if strategy == "direct" else 1, set()
     x = np.stack([scaled(name) for name in "abz"], axis=1)
     first, end = PARTS[split]
@@ -101,7 +113,7 @@ def test_windows_and_targets_are_those_of_a_loop(split, strategy, path):
 
 def test_the_score_is_mase_by_hand(path):
     task = make(path)
-    batch = task.sample(KEY, 10, split="validation")  # 10 windows there are
+    batch = draw(task, 10, "validation")  # 10 windows there are
     naive = jnp.zeros((T, 10, task.output_size))  # corrects nothing
     metrics = task.metrics(naive, batch)
     by_hand = {"a": [], "b": []}
@@ -130,13 +142,13 @@ def test_training_knows_nothing_of_what_comes_later(tmp_path, path):
     changed = {name: np.concatenate([y[:76], 7 * y[76:] + 5]) for name, y in COLUMNS.items()}
     one, two = make(path), make(write(tmp_path / "other.csv", changed))
     for split in ("train", "validation"):
-        jax.tree.map(np.testing.assert_array_equal, one.sample(KEY, 20, split=split), two.sample(KEY, 20, split=split))
+        jax.tree.map(np.testing.assert_array_equal, draw(one, 20, split), draw(two, 20, split))
     assert one.references() == two.references()
-    assert not np.array_equal(one.sample(KEY, 9, split="test").targets, two.sample(KEY, 9, split="test").targets)
+    assert not np.array_equal(draw(one, 9, "test").targets, draw(two, 9, "test").targets)
     changed = {name: np.concatenate([y[:63], 7 * y[63:] + 5]) for name, y in COLUMNS.items()}
     two = make(write(tmp_path / "other.csv", changed))
-    jax.tree.map(np.testing.assert_array_equal, one.sample(KEY, 20), two.sample(KEY, 20))
-    assert one.sample(KEY, 20).weights.shape == (T, 20)
+    jax.tree.map(np.testing.assert_array_equal, draw(one, 20), draw(two, 20))
+    assert draw(one, 20).weights.shape == (T, 20)
 
 
 def test_no_forecast_depends_on_what_comes_after_it():
@@ -308,6 +320,13 @@ def test_nothing_beats_the_last_value_of_a_random_walk(tmp_path):
     again = rnnjax.load(tmp_path / "run")
     ahead = again.forecast(5)
     assert len(ahead.values["price"]) == 5 and abs(ahead.values["price"][0] - walk["price"][-1]) < 5
+    new = write(tmp_path / "new.csv", {"price": walk["price"][:50]})
+    done = launch(f"--workdir={tmp_path / 'run'}", f"--csv={new}", "--steps=3", f"--out={tmp_path / 'out'}")
+    assert done.returncode == 0 and "3 steps after 50" in done.stdout
+    rows = list(csv.reader((tmp_path / "out/forecast.csv").open()))
+    assert rows[0] == ["time", "price"] and [row[0] for row in rows[1:]] == ["51", "52", "53"]
+    np.testing.assert_allclose([float(row[1]) for row in rows[1:]], again.forecast(3, new).values["price"], rtol=1e-5)
+    assert (tmp_path / "out/forecast.png").exists() and not (tmp_path / "run/forecast.csv").exists()
     write(tmp_path / "walk.csv", {"price": walk["price"] + 1})
     with pytest.raises(ValueError, match=r"the file of task\.path"):
         rnnjax.load(tmp_path / "run")

@@ -49,7 +49,7 @@ def learning_curve(runs: Sequence[RunLike], out: Out = None, *, dark: bool = Fal
 
     Several seeds give their median and a band between their quartiles; a run that ended early keeps its last score, and
     one that is not finite counts as the worst. A score that says "lower is better" and spans more than a decade has a
-    log axis.
+    log axis, and so has one whose references lie far away.
 
     Raises ValueError for no runs, runs of several tasks, or without evaluations.
     """
@@ -79,7 +79,9 @@ def learning_curve(runs: Sequence[RunLike], out: Out = None, *, dark: bool = Fal
     drawn = np.concatenate([line.get_ydata() for line in axes.lines])
     drawn = drawn[np.isfinite(drawn)]
     lines = _reference_lines(runs[0])
-    if lower and drawn.size and (drawn > 0).all() and drawn.max() / drawn.min() > 10:
+    known = np.array([value for _, value in lines if value > 0] or [np.nan])
+    far = drawn.size > 0 and np.nanmax([*known, drawn.max()]) > 20 * np.nanmin([*known, drawn.min()])
+    if lower and drawn.size and (drawn > 0).all() and (drawn.max() / drawn.min() > 10 or far):
         axes.set_yscale("log")
         lines = [(text, value) for text, value in lines if value > 0]
     _draw_references(axes, lines, dark)

@@ -10,7 +10,7 @@ from rnnjax.figures.plot_style import GREY, LINES, Out, add_legend, ink, label_d
 from rnnjax.plots import Line, Plot
 
 MOST_TICKS = 8
-WIDTHS = {"truth": 1.6, "model": 1.8, "reference": 1.2}
+WIDTHS = {"truth": 2.6, "model": 1.7, "reference": 1.2}  # from below to above
 
 
 def draw(plot: Plot, out: Out = None, dark: bool = False) -> Figure:
@@ -22,7 +22,7 @@ def draw(plot: Plot, out: Out = None, dark: bool = False) -> Figure:
         raise ValueError(f"plot {plot.title!r} has no lines; it needs one or more")
     figure, (axes,) = new_figure(dark, width=7.2, height=3.6)
     colors = {role: iter(names * len(plot.lines)) for role, names in _colors(dark).items()}
-    for line in sorted(plot.lines, key=lambda line: ("reference", "truth", "model").index(_role(line))):
+    for line in sorted(plot.lines, key=lambda line: list(WIDTHS).index(_role(line))):
         _draw_line(axes, line, next(colors[line.role]))
     _draw_spans(axes, plot.spans, dark)
     if plot.log_y:
@@ -48,12 +48,12 @@ def forecast_plot(times: list[str], values: Mapping[str, Any], past_times: list[
         bands = sorted(
             (float(n.rpartition(" ")[2]), n) for n in values if n.rpartition(" ")[0] == name and n not in past
         )
-        ends = [np.asarray(values[n], float) for _, n in (bands[0], bands[-1])] if bands else [None, None]
-        joined = [None if v is None else np.concatenate([[known[-1]], v]) for v in (values[name], *ends)]
+        joined = [np.concatenate([[known[-1]], values[n]]) for n in (name, *(n for _, n in bands))]
+        low, high = (joined[1], joined[-1]) if bands else (None, None)
         suffix = f" ({bands[0][0]:g} to {bands[-1][0]:g} quantile)" if bands else ""
         lines.append(Line(name if len(past) > 1 else "known", np.arange(P), np.asarray(known), "truth"))
         label = f"{name}: forecast{suffix}" if len(past) > 1 else f"forecast{suffix}"
-        lines.append(Line(label, np.arange(P - 1, P + S), *joined[:1], "model", *joined[1:]))
+        lines.append(Line(label, np.arange(P - 1, P + S), joined[0], "model", low, high))
     names = [*past_times, *times]
     ticks = [(float(i), names[i]) for i in np.unique(np.linspace(0, P + S - 1, 5).round().astype(int))]
     title = f"{', '.join(past)}: {S} steps after {past_times[-1]}"

@@ -82,9 +82,9 @@ def series(
         raise ValueError("task 'series': quantiles=True needs strategy='direct': what is read again is one value")
     if path is not None and source != "sines":
         raise ValueError(f"task 'series': path and source={source!r} are both given; allowed: one of them")
-    of_file = {"missing": missing, "date": date, "dates": dates, "decimal": decimal}
-    read = functools.partial(_read, inputs=inputs, where=where, **of_file)
-    table = read(path, source, target)
+    of_file: dict[str, Any] = {"missing": missing, "date": date, "dates": dates, "decimal": decimal}
+    read = functools.partial(_read, source=source, inputs=inputs, where=where, **of_file)
+    table = read(path, target=target)
     K = table.targets
     data = prepare(table, K, season, horizon)
     ahead = horizon if strategy == "direct" else 1
@@ -108,7 +108,7 @@ def series(
         report=lambda model, params, key: report(window, model, params),
         data=data.x,
         forecast=lambda model, params, steps, path=None: forecast(
-            window, model, params, steps, None if path is None else read(path, source, ",".join(data.targets))
+            window, model, params, steps, None if path is None else read(path, target=",".join(data.targets))
         ),
     )
 
@@ -180,7 +180,7 @@ class _Form(NamedTuple):
         }
 
 
-def _read(path: str | os.PathLike | None, source: str, target: str | None, **options: Any) -> Table:
+def _read(path: str | os.PathLike | None, *, source: str, target: str | None, **options: Any) -> Table:
     if path is not None:
         return read_table(path, target=target, **options)
     for name, value in options.items():

@@ -1,9 +1,11 @@
 """What a trained network makes of a series: its errors on the whole test part beside the references, and forecasts."""
 
 import csv
+import dataclasses
+import functools
 import io
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +19,12 @@ from rnnjax.types import Array, Forecast, Report
 
 WINDOWS = 256  # that are read at a time
 METRICS = ("mae", "rmse", "mase", "mae_at_horizon")
-BLOCKS = 12  # forecasts in a row that the figure shows
+BLOCKS = 5  # forecasts in a row that the figure shows
 MOST_TARGETS = 4  # with a figure of their own
 
 
-class Window(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)  # so that it can be static in `jax.jit`
+class Window:
     """How a series is forecast."""
 
     data: SeriesData
@@ -73,7 +76,8 @@ def report(window: Window, model: Callable, params: Any) -> Report:
     numbers: `test_mae`, `test_rmse` and `test_mase` are means over all steps ahead, `test_mae_at_horizon` is of the
     last one; `test_mae_ridge` and the like are the references', and `validation_...` are of that part.
     """
-    data, numbers = window.data, {}
+    data = window.data
+    numbers: dict[str, Any] = {}
     for split in ("validation", "test"):
         where = origins(data, split, window.rows, window.horizon)
         own = predict(window, model, params, where)
@@ -123,30 +127,30 @@ def roll(window: Window, model: Callable, params: Any, x: np.ndarray, where: ran
     The model gives `ahead` rows at once; if that is too few, they are read as if they were known, the medians of the
     targets and the last value of every other column, and so on. It always reads the last seq_len rows.
     """
-    K, Q = len(window.data.targets), len(window.quantiles)
-    naive = naive_rows(window.ahead, window.data.lag) - 1  # from the end of the known rows
-
-    @jax.jit
-    def forward(params: Any, rows: Array) -> Array:  # [T + lag, n, D] -> [blocks * ahead, n, K, Q]
-        network = model(params)
-
-        def block(rows, _):
-            n = rows.shape[1]
-            change = network(window.inputs(rows))[-1].reshape(n, window.ahead, K, Q) / window.unit[:, None]
-            values = jnp.moveaxis(change, 1, 0) + rows[naive][..., :K, None]
-            held = jnp.broadcast_to(rows[-1, :, K:], (window.ahead, n, rows.shape[2] - K))
-            new = jnp.concatenate([values[..., window.median], held], axis=-1).astype(rows.dtype)
-            return jnp.concatenate([rows, new])[-window.rows :], values
-
-        _, values = jax.lax.scan(block, rows, length=-(-steps // window.ahead))
-        return values.reshape(-1, *values.shape[2:])
-
-    found, size = [], min(WINDOWS, len(where))
+    found, size, blocks = [], min(WINDOWS, len(where)), -(-steps // window.ahead)
     for first in range(0, len(where), size):
         o = np.asarray(where)[np.minimum(first + np.arange(size), len(where) - 1)]  # every piece has the same shape
         rows = jnp.asarray(x[o + np.arange(1 - window.rows, 1)[:, None]])
-        found.append(np.moveaxis(np.asarray(forward(params, rows), np.float64), 0, 1))
+        found.append(np.moveaxis(np.asarray(_blocks(window, model, blocks, params, rows), np.float64), 0, 1))
     return np.concatenate(found)[: len(where), :steps]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))  # compiled once for all runs of one program, as in a sweep
+def _blocks(window, model, blocks, params, rows):
+    """Rows `[T + lag, n, D]` -> the next `[blocks * ahead, n, K, Q]`."""
+    network, n = model(params), rows.shape[1]
+    K, Q = len(window.data.targets), len(window.quantiles)
+    naive = naive_rows(window.ahead, window.data.lag) - 1  # from the end of the known rows
+
+    def block(rows, _):
+        change = network(window.inputs(rows))[-1].reshape(n, window.ahead, K, Q) / window.unit[:, None]
+        values = jnp.moveaxis(change, 1, 0) + rows[naive][..., :K, None]
+        held = jnp.broadcast_to(rows[-1, :, K:], (window.ahead, n, rows.shape[2] - K))
+        new = jnp.concatenate([values[..., window.median], held], axis=-1).astype(rows.dtype)
+        return jnp.concatenate([rows, new])[-window.rows :], values
+
+    _, values = jax.lax.scan(block, rows, length=blocks)
+    return values.reshape(-1, *values.shape[2:])
 
 
 def forecast(window: Window, model: Callable, params: Any, steps: int, table: Table | None = None) -> Forecast:
@@ -174,7 +178,7 @@ def forecast(window: Window, model: Callable, params: Any, steps: int, table: Ta
 
 
 def _time(table: Table, row: int) -> str:
-    return table.times[row] or str(row)
+    return table.times[row] or str(row + 1)
 
 
 def _test_plot(window, k, name, where, own, reference, best):
@@ -202,7 +206,7 @@ def _test_plot(window, k, name, where, own, reference, best):
     spans = (("train", first, a), ("validation", max(first, a), b), ("test", start, last))
     shown = tuple((label, from_ - 0.5, to - 0.5) for label, from_, to in spans if to > from_ >= first)
     ticks = tuple((float(i), _time(data.table, int(i))) for i in np.unique(np.linspace(first, last - 1, 5).astype(int)))
-    title = f"{name}: {H} steps ahead, again and again" if H > 1 else f"{name}: one step ahead"
+    title = f"{name}: {H} steps ahead, one forecast after the other" if H > 1 else f"{name}: one step ahead"
     return Plot(title, "", name, lines, shown, ticks)
 
 
@@ -212,8 +216,10 @@ def _error_plot(window, scores):
         Line(name or "network", steps, score["mae_by_step"], "reference" if name else "model")
         for name, score in scores.items()
     ]
-    label = "mean absolute error"
-    return Plot("error on the test part by step ahead", "steps ahead", label, tuple(lines))
+    ends = [end for line in lines for end in (line.y.min(), line.y.max())]
+    log_y = min(ends) > 0 and max(ends) > 10 * min(ends)
+    title, label = "error on the test part by step ahead", "mean absolute error"
+    return Plot(title, "steps ahead", label, tuple(lines), log_y=log_y)
 
 
 def _table(scores):
