@@ -122,9 +122,10 @@ class Batch(NamedTuple):
 class Task(NamedTuple):
     """A task as pure functions: batches are drawn on the device from a key, so there is nothing to checkpoint."""
 
-    # (key, batch_size, *, split="train", seq_len=None) -> Batch. `split` is train, validation or test; with a `seq_len`
-    # all sequences have that length, such as a longer one than a network was trained on. A task with `data` takes them
-    # as `data`, by default its own.
+    # (key, batch_size, *, split="train", seq_len=None, longest=None) -> Batch. `split` is train, validation or test;
+    # with a `seq_len` all sequences have that length, such as a longer one than a network was trained on; `longest`, an
+    # array `[]`, bounds the lengths that are drawn, and changes no shape. A task with `data` takes them as `data`, by
+    # default its own.
     sample: Callable[..., Batch]
     loss: Callable[[Array, Batch], Array]  # (outputs, batch) -> scalar, the mean over sequences, each weighing the same
     metrics: Callable[[Array, Batch], dict[str, Array]]  # (outputs, batch) -> such means by name; `score` names one

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from fractions import Fraction
 
 import jax
 import numpy as np
@@ -16,12 +18,15 @@ from rnnjax.reports.runs_page import write_report
 from rnnjax.reports.settings import find_runs, runs_csv
 from rnnjax.runs.read import read_run, varied_settings
 from rnnjax.tasks import SPLITS, TASKS
+from rnnjax.tasks.common import draw_seq_len
+from rnnjax.training.curriculum import longest_drawn
 from rnnjax.training.dotted import with_defaults
 from rnnjax.training.lengths import batch_that_fits, evaluate
 from rnnjax.training.refusals import BadSetting
 from rnnjax.training.settings import checked, parse_setting
 from rnnjax.training.train import make_train
 
+KEY = jax.random.key(3)
 SMALL = Config(task="parity", cell="gru", seq_len=6, min_seq_len=2, hidden_size=4, batch_size=4)
 SMALL = dataclasses.replace(SMALL, steps=4, eval_every=2, eval_batch=4, gradient_flow=False)
 LONGER = dataclasses.replace(SMALL, eval_lengths=(3, 300))
@@ -153,3 +158,88 @@ def test_the_figure_has_a_line_a_setting_the_training_lengths_and_the_baseline(s
     saved = run.save(tmp_path / "saved")
     assert (saved / "score_by_length.png").read_bytes().startswith(b"\x89PNG")
     assert not list(path.glob("trials/*/*.png"))
+
+
+@pytest.mark.parametrize(
+    "lowest, highest, steps, curriculum",
+    [(2, 6, 10, 0.5), (1, 9, 7, 1.0), (3, 4, 100, 0.001), (5, 40, 2**31 - 1, 1.0), (1, 300, 2**31 - 1, 0.9)],
+)
+def test_the_longest_length_grows_linearly(lowest, highest, steps, curriculum):
+    """Against exact fractions; at the steps where it grows, beside them and at both ends."""
+    config = Config(seq_len=highest, min_seq_len=lowest, steps=steps, curriculum=curriculum)
+    ramp, growth = max(1, round(curriculum * steps)), highest - lowest
+    near = {k * ramp // growth + d for k in range(growth + 1) for d in (-1, 0, 1)} | {0, steps - 1}
+    at = sorted(step for step in near if 0 <= step < steps)
+    found = jax.jit(jax.vmap(lambda step: longest_drawn(config, step)))(np.array(at, np.int32))
+    expected = [lowest + math.floor(growth * min(Fraction(step, ramp), 1)) for step in at]
+    assert found.tolist() == expected
+    assert expected[0] == lowest and (expected[-1] == highest) == (ramp < steps)
+
+
+@pytest.mark.parametrize(
+    "name, options, more",
+    [
+        ("adding", {"variant": "pascanu"}, [0, 1]),  # of up to a tenth of its length on top
+        ("copy", {"copy_length": 2}, [4]),
+        ("parity", {}, [0]),
+        ("text", {}, [0]),
+    ],
+)
+def test_a_bound_on_drawn_lengths_holds_and_changes_nothing_else(name, options, more):
+    task = TASKS[name](18, min_seq_len=11, **options)
+    sample = jax.jit(lambda longest: task.sample(KEY, 100, longest=longest))
+    bounded, free = sample(13), sample(18)
+    assert set(np.asarray(bounded.lengths)) == {length + extra for length in (11, 12, 13) for extra in more}
+    assert max(np.asarray(free.lengths)) > 13 + max(more)
+    assert jax.tree.map(np.shape, free) == jax.tree.map(np.shape, bounded)
+    for a, b in zip(jax.tree.leaves(free), jax.tree.leaves(jax.jit(lambda: task.sample(KEY, 100))()), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_where_all_lengths_are_equal_no_bound_holds():
+    assert set(draw_seq_len(KEY, (50,), 9, None, longest=4).tolist()) == {9}
+    batch = jax.eval_shape(lambda: TASKS["copy"](9, min_seq_len=2).sample(KEY, 5, seq_len=12, longest=4))
+    assert batch.inputs.shape[0] == 32 and batch.lengths is None
+
+
+def test_training_draws_the_lengths_of_its_curriculum_and_validation_all(monkeypatch):
+    drawn = {"train": [], "validation": []}
+    task = TASKS["parity"](6, min_seq_len=2)
+
+    def sample(key, batch_size, *, split="train", seq_len=None, longest=None):
+        batch = task.sample(key, batch_size, split=split, seq_len=seq_len, longest=longest)
+        jax.debug.callback(lambda n: drawn[split].append(set(np.asarray(n).tolist())), batch.lengths, ordered=True)
+        return batch
+
+    monkeypatch.setitem(TASKS, "watched", lambda seq_len, min_seq_len: task._replace(sample=sample))
+    config = dataclasses.replace(SMALL, task="watched", cell="rnn", curriculum=0.8, steps=10, eval_every=10)
+    rnnjax.fit(dataclasses.replace(config, batch_size=200, eval_batch=100), progress=False)
+    jax.effects_barrier()
+    longest = [2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    assert drawn == {"train": [set(range(2, n + 1)) for n in longest], "validation": [{2, 3, 4, 5, 6}]}
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"curriculum": 1.5}, r"^config.curriculum=1.5; allowed: a fraction of the steps, from 0 \(none\) to 1$"),
+        ({"curriculum": math.nan}, r"^config.curriculum=nan; allowed: a fraction"),
+        (
+            {"curriculum": 0.5, "min_seq_len": None},
+            r"=0.5 changes nothing with min_seq_len=None and seq_len=6;",
+        ),
+        ({"curriculum": 0.5, "min_seq_len": 6}, "changes nothing with min_seq_len=6 and seq_len=6; allowed: a min_seq"),
+        ({"curriculum": 0.5, "task": "brief"}, "the sample of task 'brief' takes no longest; allowed: 0, or sample"),
+    ],
+)
+def test_a_curriculum_without_lengths_to_grow_over_is_refused(config, message, monkeypatch):
+    monkeypatch.setitem(TASKS, "brief", lambda seq_len, min_seq_len: fixed(seq_len))
+    with pytest.raises(BadSetting, match=message):
+        checked(dataclasses.replace(SMALL, **config))
+
+
+def test_a_run_with_a_curriculum_is_not_made_longer(sweep):
+    *_, run = sweep
+    curriculum = dataclasses.replace(run, config=dataclasses.replace(run.config, curriculum=0.5))
+    with pytest.raises(BadSetting, match=r"curriculum=0\.5 is a fraction of 4 steps in all; allowed: curr"):
+        curriculum.resume(steps=2)

@@ -37,16 +37,18 @@ def adding(
     name, trained = f"adding ({variant})", (seq_len, min_seq_len)
     check_seq_len(name, seq_len, min_seq_len, form.shortest)
 
-    def sample(key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None) -> Batch:
-        longest, least = lengths_to_draw(name, trained, seq_len, form.shortest)
-        allocated = form.longest(longest)
+    def sample(
+        key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None, longest: Array | None = None
+    ) -> Batch:
+        most, least = lengths_to_draw(name, trained, seq_len, form.shortest)
+        allocated = form.longest(most)
 
         def one(key):
             length_key, key = jax.random.split(key)
-            return form.draw(key, draw_seq_len(length_key, (), longest, least), allocated)
+            return form.draw(key, draw_seq_len(length_key, (), most, least, longest), allocated)
 
         inputs, targets, lengths = jax.vmap(one, out_axes=(1, 0, 0))(jax.random.split(key, batch_size))
-        padded = least is not None or allocated > longest
+        padded = least is not None or allocated > most
         return Batch(inputs, targets[:, None], lengths if padded else None, jnp.ones(batch_size, bool))
 
     def error(outputs: Array, batch: Batch) -> Array:  # [B]

@@ -77,19 +77,31 @@ def check_batch(task: Task, name: str, batch: Batch) -> None:
         )
 
 
-def draw(task: Task, key: Array, batch_size: int, split: str, data: Any = None, seq_len: int | None = None) -> Batch:
-    """A batch of the task, from `data` and at the length `seq_len` where they are given.
+def draw(
+    task: Task,
+    key: Array,
+    batch_size: int,
+    split: str,
+    data: Any = None,
+    seq_len: int | None = None,
+    longest: Array | None = None,
+) -> Batch:
+    """A batch of the task, from `data`, at the length `seq_len` and of lengths up to `longest` where they are given.
 
-    Both are optional in a user's own task, which is given neither unless it is asked for.
+    All three are optional in a user's own task, which is given none unless it is asked for.
     """
-    given = {"data": data, "seq_len": seq_len}
+    given = {"data": data, "seq_len": seq_len, "longest": longest}
     return task.sample(key, batch_size, split=split, **{n: value for n, value in given.items() if value is not None})
 
 
-def draw_seq_len(key: Array, shape: tuple[int, ...], seq_len: int, min_seq_len: int | None) -> Array:
-    """Integers `shape`, uniform from min_seq_len to seq_len; all seq_len where `min_seq_len` is None."""
-    lowest = seq_len if min_seq_len is None else min_seq_len
-    return jax.random.randint(key, shape, lowest, seq_len + 1)
+def draw_seq_len(
+    key: Array, shape: tuple[int, ...], seq_len: int, min_seq_len: int | None, longest: Array | None = None
+) -> Array:
+    """Integers `shape`, uniform from min_seq_len to seq_len, or to `longest` `[]` where that is given; where
+    `min_seq_len` is None, all are seq_len."""
+    if min_seq_len is None:
+        return jax.random.randint(key, shape, seq_len, seq_len + 1)
+    return jax.random.randint(key, shape, min_seq_len, (seq_len if longest is None else longest) + 1)
 
 
 def mean_over(weights: Array, values: Array) -> Array:

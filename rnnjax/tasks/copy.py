@@ -56,17 +56,18 @@ def copy(
     check_seq_len("copy", seq_len, min_seq_len, shortest=1)
     check_integer("copy", "symbols", symbols, 2)
     check_integer("copy", "copy_length", copy_length, 1)
-    K, M = symbols, copy_length
+    K, M, trained = symbols, copy_length, (seq_len, min_seq_len)
     blank, go = K, K + 1
-    trained = seq_len, min_seq_len
 
-    def sample(key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None) -> Batch:
-        longest, least = lengths_to_draw("copy", trained, seq_len, shortest=1)
+    def sample(
+        key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None, longest: Array | None = None
+    ) -> Batch:
+        most, least = lengths_to_draw("copy", trained, seq_len, shortest=1)
         word_key, delay_key = jax.random.split(key)
         word = jax.random.randint(word_key, (M, batch_size), 0, K)
-        delay = draw_seq_len(delay_key, (batch_size,), longest, least)
+        delay = draw_seq_len(delay_key, (batch_size,), most, least, longest)
         lengths = delay + 2 * M
-        t = jnp.arange(longest + 2 * M)[:, None]
+        t = jnp.arange(most + 2 * M)[:, None]
 
         def symbol(position):
             return jnp.take_along_axis(word, jnp.clip(position, 0, M - 1), axis=0)
@@ -75,9 +76,8 @@ def copy(
         tokens = jnp.where(t < M, symbol(jnp.broadcast_to(t, tokens.shape)), tokens)
         due = (lengths - M <= t) & (t < lengths)
         targets = jnp.where(due, symbol(t - (lengths - M)), blank)
-        tokens = jnp.where(t < lengths, tokens, -1)  # one_hot makes zeros of it
-        weights = due if variant == "recall" else t < lengths
-        return Batch(jax.nn.one_hot(tokens, K + 2), targets, None if least is None else lengths, weights)
+        inputs = jax.nn.one_hot(jnp.where(t < lengths, tokens, -1), K + 2)  # zeros past the end
+        return Batch(inputs, targets, None if least is None else lengths, due if variant == "recall" else t < lengths)
 
     def loss(outputs: Array, batch: Batch) -> Array:
         return mean_over(batch.weights, cross_entropy(outputs, batch.targets))

@@ -41,10 +41,12 @@ def parity(seq_len: int, *, modulus: int = 2, min_seq_len: int | None = None) ->
     check_integer("parity", "modulus", modulus, 2)
     K, trained = modulus, (seq_len, min_seq_len)
 
-    def sample(key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None) -> Batch:
+    def sample(
+        key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None, longest: Array | None = None
+    ) -> Batch:
         allocated, least = lengths_to_draw("parity", trained, seq_len, SHORTEST)
         digit_key, length_key = jax.random.split(key)
-        lengths = draw_seq_len(length_key, (batch_size,), allocated, least)
+        lengths = draw_seq_len(length_key, (batch_size,), allocated, least, longest)
         counts = jnp.arange(allocated)[:, None] < lengths
         digits = jnp.where(counts, jax.random.randint(digit_key, counts.shape, 0, K), 0)
         inputs = jax.nn.one_hot(jnp.where(counts, digits, -1), K)

@@ -63,20 +63,25 @@ def text(
     parts = _parts(data, seq_len, path)
 
     def sample(
-        key: Array, batch_size: int, *, split: str = "train", seq_len: int | None = None, data: Any = parts
+        key: Array,
+        batch_size: int,
+        *,
+        split: str = "train",
+        seq_len: int | None = None,
+        longest: Array | None = None,
+        data: Any = parts,
     ) -> Batch:
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
-        longest, least = lengths_to_draw("text", trained, seq_len, shortest=1)
+        most, least = lengths_to_draw("text", trained, seq_len, shortest=1)
         characters = jnp.asarray(data[split])
-        _check_size(len(characters), longest, split, path)
+        _check_size(len(characters), most, split, path)
         start_key, length_key = jax.random.split(key)
-        start = jax.random.randint(start_key, (batch_size,), 0, len(characters) - longest)
-        t = jnp.arange(longest + 1)[:, None]
-        window = characters[start + t]
+        t = jnp.arange(most + 1)[:, None]
+        window = characters[t + jax.random.randint(start_key, (batch_size,), 0, len(characters) - most)]
         if least is None:
-            return Batch(window[:-1], window[1:], None, jnp.ones((longest, batch_size), bool))
-        lengths = draw_seq_len(length_key, (batch_size,), longest, least)
+            return Batch(window[:-1], window[1:], None, jnp.ones((most, batch_size), bool))
+        lengths = draw_seq_len(length_key, (batch_size,), most, least, longest)
         valid = t[:-1] < lengths
         return Batch(jnp.where(valid, window[:-1], 0), jnp.where(valid, window[1:], 0), lengths, valid)
 

@@ -25,6 +25,7 @@ from rnnjax.training.config import (
     make_task,
     unknown_setting,
 )
+from rnnjax.training.curriculum import check_curriculum
 from rnnjax.training.lengths import check_lengths
 from rnnjax.training.refusals import one_of
 from rnnjax.training.stateful import check_stateful
@@ -81,6 +82,7 @@ def check(config: Config) -> None:
     check_causal(task, config.task, bidirectional=config.bidirectional)
     if config.stateful:
         check_stateful(task, config.task, bidirectional=config.bidirectional, min_seq_len=config.min_seq_len)
+    check_curriculum(task, config)
     check_lengths(config)
     width = config.embedding_size or (config.hidden_size if task.tokens else task.input_size)
     if isinstance(make_cell(config), Transformer):

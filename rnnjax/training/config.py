@@ -39,6 +39,7 @@ class Config:
     task_options: Mapping[str, Any] = _field(Options(), "of the task: see its factory")
     seq_len: int = _field(100, "T, the length of a sequence (copy: of the delay)")
     min_seq_len: int | None = _field(None, "draw each sequence's length from [min_seq_len, seq_len]")
+    curriculum: float = _field(0.0, "fraction of the steps in which drawn lengths grow from min_seq_len to seq_len")
     eval_lengths: tuple[int, ...] = _field((), "lengths to score the trained model at, such as 100,200,400")
 
     cell: str = _field("lstm", ", ".join([*CELLS, *LAYERS]) + "; or FILE.py:NAME of your own")

@@ -14,6 +14,7 @@ from rnnjax.keys import Purpose, purpose_key
 from rnnjax.nn import SequenceModel
 from rnnjax.tasks import check_batch, check_causal, draw
 from rnnjax.training.config import Config, Hyperparameters, make_task
+from rnnjax.training.curriculum import longest_drawn
 from rnnjax.training.model import make_model
 from rnnjax.training.objective import penalty, penalty_weights
 from rnnjax.training.optimizer import Clipped, clip_by_norm, make_optimizer
@@ -193,7 +194,8 @@ class _Program:
             batch, fresh, place = read_on(self.task, state.stream, "train", data)
             before = fresh, state.stream.carry
         else:
-            batch = draw(self.task, data_key, self.config.batch_size, "train", data)
+            longest = longest_drawn(self.config, state.step)
+            batch = draw(self.task, data_key, self.config.batch_size, "train", data, longest=longest)
         value, gradient, flow, carry = self._gradient(state.params, batch, dropout_key, before)
         if self.config.stateful:
             stream = Reading(place, carry)

@@ -229,6 +229,11 @@ class TrainedRun:
             raise BadSetting(f"{self.workdir} keeps no state to go on from, as it is a trial of a sweep; allowed: fit")
         if self.metrics and self.metrics[-1]["diverged"] >= 0:
             raise BadSetting(f"the run diverged at step {self.metrics[-1]['diverged']} and is frozen there")
+        if config.steps != self.config.steps and config.curriculum:
+            raise BadSetting(
+                f"curriculum={config.curriculum!r} is a fraction of {self.config.steps} steps in all; allowed: "
+                "curriculum=0.0, or no `steps`, to end as planned"
+            )
         if config.steps != self.config.steps and config.schedule != "constant":
             raise BadSetting(
                 f"schedule={config.schedule!r} is for {self.config.steps} steps in all; allowed: schedule='constant', "
