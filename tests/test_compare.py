@@ -225,6 +225,11 @@ def test_the_table_shows_models_and_references_from_stored_results(tmp_path):
     more = {"test_mae": 9.0, "test_mae_last_value": 8.0, "test_mse_no_memory": 0.4} | more
     references = table(stored(tmp_path / "b", CLEAR, **more))[3:]
     assert [line[:3] for line in references] == [["no memory", "0.17", "0.4"]]
+    assert differences(found) == [  # on the test data, where all have one score
+        "Nothing is said between rnn and lstm.",
+        "Runs better than last value (0.25): rnn 0 of 5, lstm 0 of 5.",
+    ]
+    found = stored(tmp_path / "c", CLEAR)
     page = write_page(found, tmp_path / "page")
     names = {path.name for path in page.parent.iterdir()}
     assert {"compare.md", "compare.csv", "compare.json", "curves.png", "scores_dark.png"} < names

@@ -9,7 +9,7 @@ from rnnjax import runs
 from rnnjax.figures import compare_plots, plotting
 from rnnjax.figures.plot_style import cell_color
 from rnnjax.intervals import bootstrap_interval, median
-from rnnjax.reports.comparison import Comparison, Row, differences, number, rule
+from rnnjax.reports.comparison import Comparison, Row, differences, judged_on, number, rule
 from rnnjax.reports.html_page import escape, figures_html, page_html, table_html
 from rnnjax.reports.settings import csv_text
 from rnnjax.runs.read import read_run
@@ -46,6 +46,7 @@ def markdown(comparison: Comparison) -> str:
     header, *lines = table(comparison)
     parts = [f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
     parts += [f"| {' | '.join(line)} |" for line in lines]
+    parts += ["", f"By the scores on {judged_on(comparison)} data:"]
     sentences = "\n".join(f"- {sentence}" for sentence in differences(comparison))
     return "\n".join([*parts, "", sentences, "", rule(len(comparison.rows[0].scores)), "", notes(comparison)]) + "\n"
 
@@ -105,7 +106,7 @@ def _page(comparison):
     return page_html(
         title,
         f"<h1>{escape(title)}</h1>{table_html(header, body)}<p class='note'>{escape(notes(comparison))}</p>"
-        f"<h2>What the seeds support</h2><ul>{sentences}</ul>"
+        f"<h2>What the seeds support</h2><p>By the scores on {judged_on(comparison)} data:</p><ul>{sentences}</ul>"
         f"<p class='note'>{escape(rule(len(comparison.rows[0].scores)))}</p>{figures_html(figures)}",
     )
 

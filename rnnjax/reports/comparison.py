@@ -126,8 +126,13 @@ def read_comparison(
 
 
 def differences(comparison: Comparison) -> list[str]:
-    """Sentences: each pair of models that the seeds tell apart, then the pairs that they do not, then references."""
-    rows, said, unsaid = comparison.rows, [], []
+    """Sentences: each pair of models that the seeds tell apart, then the pairs that they do not, then references.
+
+    By the scores on test data, where the task reports such; else by those on validation data.
+    """
+    said, unsaid, on_test = [], [], judged_on(comparison) == "test"
+    rows = [row._replace(scores=row.tests) for row in comparison.rows] if on_test else comparison.rows
+    references = comparison.test_references if on_test else comparison.references
     for a, b in combinations(rows, 2):
         if not differ(a.scores, b.scores):
             unsaid.append(f"{a.label} and {b.label}")
@@ -139,13 +144,18 @@ def differences(comparison: Comparison) -> list[str]:
             said.append(_better(b, a, [-gain for gain in gains]))
     if unsaid:
         said.append(f"Nothing is said between {'; '.join(unsaid)}.")
-    for name, value in comparison.references.items():
+    for name, value in references.items():
         sign = 1 if comparison.higher_is_better else -1
         counts = [(row.label, sum(sign * score > sign * value for score in row.scores), row.scores) for row in rows]
         runs_beyond = ", ".join(f"{label} {count} of {len(scores)}" for label, count, scores in counts)
         if name != "solved":  # which the table counts, at any evaluation
             said.append(f"Runs better than {name} ({number(value)}): {runs_beyond}.")
     return said
+
+
+def judged_on(comparison: Comparison) -> str:
+    """The data whose scores decide: "test" where every run has such a score, else "validation"."""
+    return "test" if all(row.tests is not None for row in comparison.rows) else "validation"
 
 
 def differ(a: Sequence[float], b: Sequence[float]) -> bool:
