@@ -5,7 +5,8 @@
     python experiments/diagnose.py --workdir=runs/leaky --config=configs/own_cell.py      # a run of your own cell
 
 Writes index.html (one file that loads nothing) and diagnostics.json into --out, by default RUN/diagnostics. Of stacked
-layers the page shows the first (forwards, if it has two directions); the verdict and the gradient are of all.
+layers the page shows the first (forwards, if it has two directions); the verdict and the gradient are of all. Of a
+transformer it shows the score, the gradient by position, and the horizon.
 """
 
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from rnnjax.engine.steps import layer_names
 from rnnjax.nn import SequenceModel, Stack, TransformerBlock, transformer
 from rnnjax.nn.attention import Residual
 from rnnjax.nn.positions import POSITIONS, turned
+from rnnjax.reports.diagnosis_page import write_page
+from rnnjax.reports.diagnosis_subject import make_subject
 from rnnjax.sweeps.grid import grid
 from rnnjax.tasks.language import bits_per_character, generate
 from rnnjax.training.fit import train_on
@@ -283,6 +286,15 @@ def test_a_run_learns_with_one_trace_and_is_read_back(tmp_path, monkeypatch):
 def test_a_layer_that_attends_to_both_sides_is_one_layer():
     bidirectional = (Residual(np.zeros(T)), (np.zeros(T), np.zeros(T)))
     assert layer_names(bidirectional, bidirectional=True) == ("layer0.x", "layer1.forward.h", "layer1.backward.h")
+
+
+@pytest.mark.slow
+def test_the_page_of_a_diagnosis_shows_what_applies(tmp_path):
+    verdict = write_page(make_subject(TINY), tmp_path / "page", "title")
+    record = json.loads((tmp_path / "page/diagnostics.json").read_text())
+    assert str(verdict).startswith("No verdict: mse ") and "parameters; a transformer has no recurrence" in str(verdict)
+    assert set(record["measures"]) == {"gradient", "horizon"} and record["measures"]["gradient"].keys() == {"layer 0 x"}
+    assert "What is of a recurrence alone was left out" in (tmp_path / "page/index.html").read_text()
 
 
 def test_an_option_of_one_cell_is_an_axis_for_it_alone():

@@ -18,7 +18,7 @@ STILL = 1e-6  # a state that moves less than this over steps and sequences carri
 class Diagnosis(NamedTuple):
     """A verdict and why. `str` of it is a paragraph to print."""
 
-    verdict: str  # one of VERDICTS
+    verdict: str  # one of VERDICTS; "no verdict" of a model without a recurrence
     layer: int | None  # the first bad layer; None where none is, or what is bad lies outside them
     step: int | None  # the first bad step, an index into xs; going back from the end, where a gradient is at fault
     reasons: tuple[str, ...]

@@ -19,9 +19,7 @@ from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
 from rnnjax.diagnostics.paths import flow_by_path
 from rnnjax.diagnostics.recurrent_matrix import gate_blocks, recurrent_matrix
 from rnnjax.diagnostics.sensitivity import frobenius_sensitivity, spectral_sensitivity
-from rnnjax.diagnostics.triage import diagnose
 from rnnjax.diagnostics.units import record_units, summarise_units
-from rnnjax.diagnostics.verdict import Diagnosis
 from rnnjax.engine.steps import carry_names, flatten, layer_names
 from rnnjax.figures import diagnostic_plots as plots
 from rnnjax.gradients.compare import compare_gradients
@@ -44,15 +42,11 @@ class Section(NamedTuple):
     left_out: str = ""
 
 
-def triage(subject: Subject) -> Diagnosis:
-    """The verdict on all layers."""
-    T = subject.batch.inputs.shape[0]
-    return diagnose(loss_of_taps(subject), subject.model.make_taps(T, (B,)), subject.layers)
-
-
 def sections_of(subject: Subject, finite: bool = True) -> dict[str, Section]:
-    """Every measure by name; only the gradient where numbers are not `finite`."""
+    """Every measure by name; only the gradient where numbers are not `finite`, with the horizon of what attends."""
     measures = MEASURES if finite else {"gradient": MEASURES["gradient"]}
+    if not subject.layers:
+        measures = {name: measure for name, measure in measures.items() if name in ("gradient", "horizon")}
     return {name: function(subject) for name, function in measures.items()}
 
 
@@ -62,8 +56,9 @@ def _gradient(s: Subject) -> Section:
     names = [name.replace("layer", "layer ").replace(".", " ") for name in layer_names(norms, s.config.bidirectional)]
     profiles = [np.asarray(rms_over_batch(leaf, B)) for leaf in jax.tree.leaves(norms)]
     lines = dict(zip(names, profiles, strict=True))
-    draw = lambda **o: plots.lines_over_steps(lines, ylabel="$|dL/dh_t|$, rms over sequences", **o)  # noqa: E731
-    return Section(lines, [("Gradient of the task's loss by each state", draw)])
+    letter, of = ("h", "each state") if s.layers else ("x", "what enters each layer at each position")
+    draw = lambda **o: plots.lines_over_steps(lines, ylabel=f"$|dL/d{letter}_t|$, rms over sequences", **o)  # noqa: E731
+    return Section(lines, [(f"Gradient of the task's loss by {of}", draw)])
 
 
 def _sensitivity(s: Subject) -> Section:
@@ -242,13 +237,13 @@ def _horizon(s: Subject) -> Section:
             last, lambda y: jnp.mean(jnp.square(y)), inputs, purpose_key(Purpose.PROBES, 1), lags=lags
         )
         flow = gradient_flow(lambda taps: jnp.mean(jnp.sum(signs * last(inputs, taps), axis=-1)), taps)
-        first = flow.norm[0][0] if s.config.bidirectional else flow.norm[0]
+        first = flow.norm[0][0] if s.config.bidirectional and s.layers else flow.norm[0]
         return change, rms_over_batch(total_norm(first), B)
 
     change, gradient = jax.device_get(run(s.batch.inputs, s.model.make_taps(T, (B,))))
     lines = {
         "change of the last output, input swapped": (lags, change.output_change),
-        "gradient of the last output by the state": (np.arange(T), gradient[::-1]),
+        f"gradient of the last output by {'the state' if s.layers else 'what enters'}": (np.arange(T), gradient[::-1]),
     }
     numbers = {"lags": lags, "output_change": change.output_change, "gradient_by_lag": gradient[::-1]}
     steps = f"{change.horizon:.0f} steps" if np.isfinite(change.horizon) else "unknown: some outputs are not finite"

@@ -7,8 +7,9 @@ import numpy as np
 
 from rnnjax import runs
 from rnnjax.diagnostics.verdict import Diagnosis
-from rnnjax.reports.diagnosis_measures import sections_of, triage
+from rnnjax.reports.diagnosis_measures import sections_of
 from rnnjax.reports.diagnosis_subject import B, Subject
+from rnnjax.reports.diagnosis_verdict import triage
 from rnnjax.reports.html_page import escape, figures_html, page_html, table_html
 from rnnjax.training import outputs
 from rnnjax.training.dotted import flat_settings
@@ -24,7 +25,12 @@ def write_page(subject: Subject, out: str | Path, title: str) -> Diagnosis:
         left_out.append(
             "All but the gradient was left out: of numbers that are not finite there is nothing to measure."
         )
-    if subject.config.num_layers > 1:
+    if not subject.layers:
+        left_out.append(
+            "What is of a recurrence alone was left out: sensitivity, Jacobians, Lyapunov exponents, credit, paths and "
+            "units."
+        )
+    elif subject.config.num_layers > 1:
         left_out.append("All but the verdict, the gradient and the horizon is of the first layer alone.")
     record = {
         "verdict": verdict.verdict,
@@ -44,7 +50,7 @@ def write_page(subject: Subject, out: str | Path, title: str) -> Diagnosis:
 
 
 def _page(subject, verdict, figures, left_out, title):
-    evidence = table_html(
+    evidence = verdict.evidence and table_html(
         ["layer", "|dh_T/dh_0|", "|dL/dh_t| first, last", "dead ReLUs", "saturated", "half of the units forget within"],
         [
             [str(k), _power_of_e(e.log_sensitivity[0]), f"{e.gradient[0]:.2g}, {e.gradient[-1]:.2g}", f"{e.dead:.0%}",
@@ -57,13 +63,18 @@ def _page(subject, verdict, figures, left_out, title):
     ]
     remarks = "".join(f"<li>{escape(text)}</li>" for text in left_out)
     body = (
-        f"<h1>{escape(title)}</h1><p class='verdict'><b>{escape(str(verdict))}</b></p>{evidence}"
-        f"<p class='note'>Measured on {B} fresh validation sequences; spectra and sensitivities on one of them. "
-        "A value counts as saturated on the flat part of its nonlinearity, unless its unit is one that remembers.</p>"
+        f"<h1>{escape(title)}</h1><p class='verdict'><b>{escape(str(verdict))}</b></p>{evidence or ''}"
+        f"<p class='note'>Measured on {B} fresh validation sequences{NOTE if verdict.evidence else '.'}</p>"
         f"{figures_html(figures)}<details open><summary>Left out</summary><ul>{remarks or '<li>nothing</li>'}</ul>"
         f"</details><details><summary>Config</summary>{table_html(['setting', 'value'], config)}</details>"
     )
     return page_html(title, body)
+
+
+NOTE = (
+    "; spectra and sensitivities on one of them. A value counts as saturated on the flat part of its nonlinearity, "
+    "unless its unit is one that remembers."
+)
 
 
 def _power_of_e(log):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from rnnjax import runs
 from rnnjax.diagnostics.evidence import Layer, stack_layers
 from rnnjax.keys import Purpose, purpose_key
+from rnnjax.nn import TransformerBlock
 from rnnjax.tasks import draw
 from rnnjax.training import Train, make_train
 from rnnjax.training.config import Config, hyperparameters
@@ -25,7 +26,7 @@ class Subject(NamedTuple):
     train: Train
     model: Any
     batch: Batch
-    layers: list[Layer]
+    layers: list[Layer]  # none where the model attends instead
     steps: int  # the shortest sequence: what spectra are measured over, so that no padding counts
 
 
@@ -53,6 +54,8 @@ def validation_batch(config: Config, train: Train) -> Batch:
 def subject_of(config: Config, train: Train, params: Any, batch: Batch) -> Subject:
     """The model with these parameters, tracers allowed."""
     model = train.model(params)
+    if any(isinstance(layer, TransformerBlock) for layer in model.stack.layers):
+        return Subject(config, train, model, batch, [], batch.inputs.shape[0])
     layers = stack_layers(model, batch.inputs, batch.lengths)
     return Subject(config, train, model, batch, layers, layers[0].xs.shape[0])
 
