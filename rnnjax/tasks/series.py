@@ -1,6 +1,5 @@
 """Series: forecast the next values of a table of your own, of a named series, or of one that is made."""
 
-import functools
 import os
 from typing import Any, Literal, NamedTuple
 
@@ -83,8 +82,11 @@ def series(
     if path is not None and source != "sines":
         raise ValueError(f"task 'series': path and source={source!r} are both given; allowed: one of them")
     of_file: dict[str, Any] = {"missing": missing, "date": date, "dates": dates, "decimal": decimal}
-    read = functools.partial(_read, source=source, inputs=inputs, where=where, **of_file)
-    table = read(path, target=target)
+
+    def read(path: str | os.PathLike | None, target: str | None) -> Table:
+        return _read(path, source=source, target=target, inputs=inputs, where=where, **of_file)
+
+    table = read(path, target)
     K = table.targets
     data = prepare(table, K, season, horizon)
     ahead = horizon if strategy == "direct" else 1
@@ -108,7 +110,7 @@ def series(
         report=lambda model, params, key: report(window, model, params),
         data=data.x,
         forecast=lambda model, params, steps, path=None: forecast(
-            window, model, params, steps, None if path is None else read(path, target=",".join(data.targets))
+            window, model, params, steps, None if path is None else read(path, ",".join(data.targets))
         ),
     )
 
