@@ -145,15 +145,19 @@ def test_an_option_that_no_model_has_is_refused():
 
 
 def stored(tmp_path, scores, **more):
-    """A comparison read from results that were planted: label -> the score of each seed, None for one that diverged."""
+    """A comparison read from results that were planted: label -> the score of each seed.
+
+    None is one that diverged, NaN one that did with a good score behind it.
+    """
     models = matched(models_of(TINY, list(scores)), "width", **NO_CLOCK)
     for model in models:
         for trial, score in zip(over_seeds(model, 5), scores[model.label], strict=True):
             path = trial_directory(tmp_path, trial)
             path.mkdir(parents=True)
+            diverged, score = score is None or math.isnan(score), 0.01 if score and math.isnan(score) else score
             result = {"score_name": "mse", "score": score, "higher_is_better": False, "solved_threshold": 0.05}
             result |= {"references": {"no memory": 0.17}, "baseline": 0.17, "gradient_reach": 3, "sequence_steps": 4}
-            result |= {"diverged": 2 if score is None else None, "gradient_fault": None}
+            result |= {"diverged": 2 if diverged else None, "gradient_fault": None}
             result |= {"solved_at": 4 if score is None or score < 0.05 else None} | more
             runs.write_json(path / "result.json", result)
             rows = [{"step": 2, "eval_mse": 0.3, "diverged": -1}, {"step": 4, "eval_mse": score, "diverged": -1}]
