@@ -77,7 +77,8 @@ def fit_ridge(data: SeriesData, rows: int, horizon: int) -> Ridge:
         data.x.shape,
     )
     if key not in _FITTED:
-        _FITTED.clear()  # a process has one series, seldom two
+        if len(_FITTED) == 8:  # a process has one series, seldom more
+            _FITTED.clear()
         _FITTED[key] = _fit(data, rows, horizon)
     return _FITTED[key]
 
