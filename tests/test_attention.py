@@ -20,9 +20,10 @@ from rnnjax.reports.diagnosis_page import write_page
 from rnnjax.reports.diagnosis_subject import make_subject
 from rnnjax.sweeps.grid import grid
 from rnnjax.tasks.language import bits_per_character, generate
+from rnnjax.training import make_train
 from rnnjax.training.fit import train_on
 from rnnjax.training.settings import checked
-from rnnjax.training.tracing import traced_run
+from rnnjax.training.tracing import run_inputs, traced_run
 
 T, B, D, H = 6, 3, 2, 8
 TINY = Config(cell="transformer", cell_options={"heads": 2}, task="adding", seq_len=6, hidden_size=8, batch_size=4)
@@ -344,3 +345,11 @@ def test_the_library_refuses_in_one_line():
         Stack(transformer(H), D, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="residual=True is of a recurrence"):
         Stack([transformer(H)], D, residual=True, rngs=nnx.Rngs(0))
+
+
+def test_a_stateful_run_keeps_the_last_window_in_view(tmp_path):
+    (tmp_path / "book.txt").write_text("a text of few letters " * 30)
+    config = dataclasses.replace(TINY, task="text", task_options={"path": str(tmp_path / "book.txt")}, stateful=True)
+    state, record = jax.eval_shape(lambda: make_train(config).run(*run_inputs(config)))
+    assert state.stream.carry[0].keys.shape == (config.batch_size, 2, config.seq_len, 4)
+    assert "eval_bits_per_character" in record

@@ -2,7 +2,8 @@
 
     h_0 of a window = stop_gradient(h_T of the window before), or the initial state where a document begins
 
-So a state knows all of its document, while gradients stay within windows (Williams & Peng 1990).
+So a state knows all of its document, while gradients stay within windows (Williams & Peng 1990). Of a model that
+attends the carry holds the last `steps`, as many as a window has (Transformer-XL, Dai et al. 2019, arXiv:1901.02860).
 """
 
 from typing import Any, NamedTuple
@@ -23,10 +24,12 @@ class Reading(NamedTuple):
     carry: Any  # the model's state after what it has read
 
 
-def begin_reading(task: Task, model: SequenceModel, key: Array, batch_size: int, split: str, data: Any) -> Reading:
+def begin_reading(
+    task: Task, model: SequenceModel, key: Array, batch_size: int, split: str, data: Any, steps: int
+) -> Reading:
     """Sequences that have read nothing."""
     place = task.stream.begin(key, batch_size, split=split, data=task.data if data is None else data)
-    return Reading(place, model.initial_carry((batch_size,)))
+    return Reading(place, model.initial_carry((batch_size,), steps=steps))
 
 
 def read_on(
@@ -36,13 +39,13 @@ def read_on(
     return task.stream.read(reading.place, split=split, seq_len=seq_len, data=task.data if data is None else data)
 
 
-def carry_over(model: SequenceModel, fresh: Array, carry: Any) -> Any:
+def carry_over(model: SequenceModel, fresh: Array, carry: Any, steps: int) -> Any:
     """The state that a window begins with: that of the window before, anew where `fresh`."""
 
     def choose(new, old):
         return jnp.where(fresh.reshape(-1, *[1] * (old.ndim - 1)), new, jax.lax.stop_gradient(old))
 
-    return jax.tree.map(choose, model.initial_carry(fresh.shape), carry)
+    return jax.tree.map(choose, model.initial_carry(fresh.shape, steps=steps), carry)
 
 
 def as_one_sequence(outputs: Array, batch: Batch) -> tuple[Array, Batch]:
@@ -58,20 +61,20 @@ def as_one_sequence(outputs: Array, batch: Batch) -> tuple[Array, Batch]:
 
 
 def score_streams(
-    task: Task, model: SequenceModel, key: Array, windows: int, split: str, data: Any, seq_len: int | None = None
+    task: Task, model: SequenceModel, key: Array, windows: int, split: str, data: Any, steps: int
 ) -> dict[str, Array]:
     """The loss and the task's metrics over some `windows`, read side by side with the state carried over."""
     streams = min(EVALUATION_STREAMS, windows)
 
     def read(reading, _):
-        batch, fresh, place = read_on(task, reading, split, data, seq_len)
-        start = carry_over(model, fresh, reading.carry)
+        batch, fresh, place = read_on(task, reading, split, data)
+        start = carry_over(model, fresh, reading.carry, steps)
         carry, outputs = model(batch.inputs, lengths=batch.lengths, initial_carry=start, return_carry=True)
         outputs, joined = as_one_sequence(outputs, batch)
         scores = {"loss": task.loss(outputs, joined)} | task.metrics(outputs, joined)
         return Reading(place, carry), (jnp.sum(batch.weights, dtype=jnp.float32), scores)
 
-    start = begin_reading(task, model, key, streams, split, data)
+    start = begin_reading(task, model, key, streams, split, data, steps)
     _, (counts, scores) = jax.lax.scan(read, start, length=-(-windows // streams))
     return jax.tree.map(lambda values: jnp.sum(counts * values) / jnp.sum(counts), scores)
 

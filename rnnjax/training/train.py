@@ -128,8 +128,8 @@ class _Program:
         model = make_model(self.config, self.task, init_key, hyperparameters)
         params, stream = nnx.state(model, nnx.Param), None
         if self.config.stateful:
-            key = self._keys(run_key, 0)[0]
-            stream = begin_reading(self.task, model, key, self.config.batch_size, "train", None)
+            key, size = self._keys(run_key, 0)[0], self.config.batch_size
+            stream = begin_reading(self.task, model, key, size, "train", None, self.config.seq_len)
         optimizer = make_optimizer(self.config, hyperparameters)
         nothing = jnp.int32(-1)
         return TrainState(jnp.int32(0), run_key, params, optimizer.init(params), nothing, jnp.int32(0), stream)
@@ -230,7 +230,7 @@ class _Program:
         if before is None:
             value = self.task.loss(model(batch.inputs, lengths=batch.lengths, probe=probe), batch)
         else:
-            start = carry_over(model, *before)
+            start = carry_over(model, *before, self.config.seq_len)
             carry, outputs = model(
                 batch.inputs, lengths=batch.lengths, probe=probe, initial_carry=start, return_carry=True
             )
@@ -267,7 +267,8 @@ class _Program:
         model = self.model(params)
         if self.config.stateful:
             key = purpose_key(Purpose.EVALUATION)
-            scores = score_streams(self.task, model, key, self.config.eval_batch, "validation", data)
+            windows = self.config.eval_batch
+            scores = score_streams(self.task, model, key, windows, "validation", data, self.config.seq_len)
         else:
             scores = score_validation(self.task, model, self.config.eval_batch, data)
         return {f"eval_{name}": value for name, value in scores.items()}
