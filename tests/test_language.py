@@ -16,7 +16,8 @@ from rnnjax.cells import gru, lstm
 from rnnjax.nn import SequenceModel
 from rnnjax.tasks import text, text_data
 from rnnjax.tasks.language import bits_per_character, generate
-from rnnjax.tasks.text import SAMPLE_LENGTH, UNKNOWN
+from rnnjax.tasks.text import SAMPLE_LENGTH
+from rnnjax.tasks.units import UNKNOWN
 from rnnjax.training import make_train
 from rnnjax.training.checks import check
 from rnnjax.training.config import Config, hyperparameters

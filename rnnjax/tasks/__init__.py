@@ -9,7 +9,8 @@ from rnnjax.tasks.language import bits_per_character, generate
 from rnnjax.tasks.ngram import fit_ngram
 from rnnjax.tasks.parity import parity
 from rnnjax.tasks.series import series, series_source
-from rnnjax.tasks.text import TextData, decode, encode, ngram_bits_per_character, text, text_data, text_source
+from rnnjax.tasks.text import ngram_bits_per_character, text, text_data, text_source
+from rnnjax.tasks.units import TextData, decode, encode
 from rnnjax.types import Task
 
 TASKS: dict[str, Callable[..., Task]] = {

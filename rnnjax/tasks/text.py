@@ -1,10 +1,9 @@
-"""Text: predict the next character of real text, scored in bits per character beside n-gram models of the same text."""
+"""Text: predict the next character or word of real text, scored in bits beside n-gram models of the same text."""
 
 import functools
 import math
 import os
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import numpy as np
 
 from rnnjax.tasks.common import (
     SPLITS,
+    check_integer,
     check_seq_len,
     cross_entropy,
     draw_seq_len,
@@ -23,15 +23,28 @@ from rnnjax.tasks.documents import decoded, digest, joined, plain_lines, read_fi
 from rnnjax.tasks.language import bits_per_character, generate
 from rnnjax.tasks.ngram import fit_ngram
 from rnnjax.tasks.streams import documents_of, text_stream
+from rnnjax.tasks.units import TextData, decode, encode, pieces, take_apart
 from rnnjax.types import Array, Batch, Codec, Report, Task
-
-CODE_POINTS = 0x110000  # of Unicode
-
-UNKNOWN = "\ufffd"  # the Unicode replacement character stands for what the training part does not contain
 
 SAMPLE_LENGTH = 400
 SAMPLE_TEMPERATURE = 0.7
 PROMPT = "The "  # or as many characters of the text's own beginning, where it does not have these
+
+
+class Unit(NamedTuple):
+    """What is predicted one after the other."""
+
+    score: str  # of the task
+    said: str  # in a sentence
+    order: int  # of the n-gram that a network must beat
+    named: str  # that n-gram, in result.json
+    written: int  # by a trained model, as a sample
+
+
+UNITS = {
+    "characters": Unit("bits_per_character", "bits per character", 5, "test_five_gram", SAMPLE_LENGTH),
+    "words": Unit("bits_per_word", "bits per word", 3, "test_three_gram", SAMPLE_LENGTH // 4),
+}
 
 
 def text(
@@ -40,6 +53,8 @@ def text(
     path: str | os.PathLike | None = None,
     separator: str | None = None,
     min_seq_len: int | None = None,
+    unit: Literal["characters", "words"] = "characters",
+    vocabulary: int | None = None,
 ) -> Task:
     """Next-character prediction on windows of a text: the target of step t is the character of step t + 1.
 
@@ -49,17 +64,19 @@ def text(
         standard library, see `text_data`.
       separator: ends a document within a file, which a stateful run starts anew after; by default a file is one.
       min_seq_len: draw each window's own length uniformly from min_seq_len to seq_len.
+      unit: what a step is, a character or a word: letters with the space before them; all else stands for itself.
+      vocabulary: how many are known, the commonest of the training part; by default all characters, or 10,000 words.
 
     Inputs and targets are integers `[T, B]`, zeros past a window's length, to be decoded with
     `text_data(path).vocabulary`; outputs `[T, B, O]`. The loss is the cross-entropy in nats, the score that in bits per
-    character. The baseline is the unigram model, "solved" is the interpolated Kneser-Ney 5-gram, both fitted on
-    the training part and scored on the validation part. The report of a trained model is its score on the whole test
-    part, beside theirs, and a text that it wrote, sample.txt.
+    character or word. The baseline is the unigram model, "solved" is the interpolated Kneser-Ney 5-gram of characters,
+    or the 3-gram of words, both fitted on the training part and scored on the validation part. The report of a trained
+    model is its score on the whole test part, beside theirs, and a text that it wrote, sample.txt.
 
-    Raises ValueError for a text that cannot be read, or with a split shorter than seq_len + 1 characters.
+    Raises ValueError for a text that cannot be read, or with a split shorter than seq_len + 1 characters or words.
     """
     check_seq_len("text", seq_len, min_seq_len, shortest=1)
-    data, trained = text_data(path, separator), (seq_len, min_seq_len)
+    data, trained = text_data(path, separator, unit, vocabulary), (seq_len, min_seq_len)
     parts = _parts(data, seq_len, path)
 
     def sample(
@@ -74,38 +91,32 @@ def text(
         if split not in SPLITS:
             raise unknown("split", split, SPLITS)
         most, least = lengths_to_draw("text", trained, seq_len, shortest=1)
-        characters = jnp.asarray(data[split])
-        _check_size(len(characters), most, split, path)
+        tokens = jnp.asarray(data[split])
+        _check_size(len(tokens), most, split, path, unit)
         start_key, length_key = jax.random.split(key)
         t = jnp.arange(most + 1)[:, None]
-        window = characters[t + jax.random.randint(start_key, (batch_size,), 0, len(characters) - most)]
+        window = tokens[t + jax.random.randint(start_key, (batch_size,), 0, len(tokens) - most)]
         if least is None:
             return Batch(window[:-1], window[1:], None, jnp.ones((most, batch_size), bool))
         lengths = draw_seq_len(length_key, (batch_size,), most, least, longest)
         valid = t[:-1] < lengths
         return Batch(jnp.where(valid, window[:-1], 0), jnp.where(valid, window[1:], 0), lengths, valid)
 
-    def loss(outputs: Array, batch: Batch) -> Array:
-        return mean_over(batch.weights, cross_entropy(outputs, batch.targets))
-
-    def metrics(outputs: Array, batch: Batch) -> dict[str, Array]:
-        right = (jnp.argmax(outputs, axis=-1) == batch.targets).astype(jnp.float32)
-        return {"bits_per_character": loss(outputs, batch) / math.log(2), "accuracy": mean_over(batch.weights, right)}
-
-    unigram, five_gram = (ngram_bits_per_character(data, order, "validation") for order in (1, 5))
+    score, order = UNITS[unit].score, UNITS[unit].order
+    unigram, n_gram = (ngram_bits_per_character(data, k, "validation") for k in (1, order))
     return Task(
         sample,
-        loss,
-        metrics,
+        _loss,
+        lambda outputs, batch: _metrics(score, outputs, batch),
         input_size=len(data.vocabulary),
         output_size=len(data.vocabulary),
         tokens=True,
         readout="every",
-        score="bits_per_character",
+        score=score,
         baseline=unigram,
-        solved=min(five_gram, unigram),  # a text without structure is no better known from its last characters
+        solved=min(n_gram, unigram),  # a text without structure is no better known from its last characters
         causal=True,
-        references=lambda: {"unigram": unigram, "5-gram": five_gram},
+        references=lambda: {"unigram": unigram, f"{order}-gram": n_gram},
         report=lambda model, params, key: _report(data, seq_len, model, params, key),
         data=parts,
         stream=text_stream(seq_len),
@@ -122,18 +133,12 @@ def text_source(path: str | os.PathLike | None = None, **_: Any) -> tuple[str, s
     return "the file of task.path", os.fspath(path), None
 
 
-class TextData(NamedTuple):
-    """A text as integers, split by position into 90 %, 5 % and 5 %."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-    vocabulary: str  # the characters of the training part, sorted, then UNKNOWN; a character's id is its index
-    sha256: str  # of the bytes, as they were read
-    starts: Mapping[str, np.ndarray]  # by split, where its documents begin; the first at 0
-
-
-def text_data(path: str | os.PathLike | None = None, separator: str | None = None) -> TextData:
+def text_data(
+    path: str | os.PathLike | None = None,
+    separator: str | None = None,
+    unit: str = "characters",
+    vocabulary: int | None = None,
+) -> TextData:
     """Reads a text file or folder, or, by default, the language reference that Python ships as `pydoc_data.topics`.
 
     The default is the dict's values joined in sorted key order: some 465,000 characters of English technical prose,
@@ -141,33 +146,24 @@ def text_data(path: str | os.PathLike | None = None, separator: str | None = Non
     The mark is left out, and CRLF and a lone CR are read as newlines, so that a text is the same whatever system it was
     written on. A file is read again at each call, and taken apart again only if its content is none of the last two.
 
-    Raises ValueError where the file cannot be read, is of another encoding, or has fewer than 20 characters.
+    Raises ValueError where the file cannot be read, is of another encoding, or has fewer than 20 characters or words.
     """
-    data = _take_apart(_python_topics() if path is None else read_files(path), separator)
+    if unit not in UNITS:
+        raise unknown("unit", unit, UNITS)
+    if vocabulary is not None:
+        check_integer("text", "vocabulary", vocabulary, 1)
+    data = _take_apart(_python_topics() if path is None else read_files(path), separator, unit, vocabulary)
     n = len(data.train) + len(data.validation) + len(data.test)
     if n < 20:  # so that each split has at least one
-        raise ValueError(f"{_name(path)} has {n} characters; it must have 20 or more")
+        raise ValueError(f"{_name(path)} has {n} {unit}; it must have 20 or more")
     return data
 
 
-def encode(characters: str, vocabulary: str) -> np.ndarray:
-    """A string -> int32 ids `[T]`; what is not in the vocabulary becomes the last id."""
-    ids = np.full(CODE_POINTS, len(vocabulary) - 1, np.int32)
-    known = _code_points(vocabulary[:-1])
-    ids[known] = np.arange(len(known))
-    return ids[_code_points(characters)]
-
-
-def decode(ids: np.ndarray | Array, vocabulary: str) -> str:
-    """Ids `[T]` -> a string."""
-    return "".join(vocabulary[i] for i in np.asarray(ids))
-
-
 def ngram_bits_per_character(data: TextData, order: int, split: str) -> float:
-    """The mean of -log2 p(character | the order - 1 before it) over `split`, by the n-gram fitted on `data.train`."""
+    """The mean of -log2 p(token | the order - 1 before it) over `split`, by the n-gram fitted on `data.train`."""
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    text = (data.sha256, len(data.vocabulary), *(len(getattr(data, name)) for name in SPLITS))
+    text = (data.sha256, data.unit, len(data.vocabulary), *(len(getattr(data, name)) for name in SPLITS))
     scores = _SCORES.setdefault((*text, order), {})
     if split not in scores:
         probability = fit_ngram(data.train, order, len(data.vocabulary))
@@ -179,23 +175,33 @@ def ngram_bits_per_character(data: TextData, order: int, split: str) -> float:
 _SCORES: dict[tuple, dict[str, float]] = {}  # of each text and order, found once a process
 
 
+def _loss(outputs, batch):
+    return mean_over(batch.weights, cross_entropy(outputs, batch.targets))
+
+
+def _metrics(score, outputs, batch):
+    right = (jnp.argmax(outputs, axis=-1) == batch.targets).astype(jnp.float32)
+    return {score: _loss(outputs, batch) / math.log(2), "accuracy": mean_over(batch.weights, right)}
+
+
 def _report(data, seq_len, model, params, key):
-    """Bits per character on the whole test part, beside the n-gram models', and a sample of what the model writes."""
-    prompt = _start(data)
+    """The score on the whole test part, beside the n-gram models', and a sample of what the model writes."""
+    unit, prompt = UNITS[data.unit], _start(data)
     bits = float(jax.jit(lambda p, tokens: bits_per_character(model(p), tokens, context=seq_len))(params, data.test))
-    ids = encode(prompt, data.vocabulary)
-    how = {"context": seq_len, "forbidden": len(data.vocabulary) - 1}
-    write = jax.jit(lambda p, key: generate(model(p), ids, SAMPLE_LENGTH, key, SAMPLE_TEMPERATURE, **how))
+    ids, how = encode(prompt, data.vocabulary), {"context": seq_len, "forbidden": data.unknown}
+    write = jax.jit(lambda p, key: generate(model(p), ids, unit.written, key, SAMPLE_TEMPERATURE, **how))
     written = write(params, key)
-    unigram, five_gram = (ngram_bits_per_character(data, order, "test") for order in (1, 5))
+    unigram, n_gram = (ngram_bits_per_character(data, order, "test") for order in (1, unit.order))
+    beside, numbers = f"{unit.order}-gram {n_gram:.3f}, unigram {unigram:.3f}", {f"test_{unit.score}": bits}
+    summary = f"{bits:.3f} {unit.said} on the whole test part ({beside})"
+    if data.unit == "words":
+        by_character = bits * len(data.test) / data.characters["test"]
+        of_unknown = float(np.mean(data.test == data.unknown))
+        summary += f"; {by_character:.3f} per character of it, {of_unknown:.1%} of the words unknown and not spelled"
+        numbers |= {"test_bits_per_character": by_character, "test_unknown": of_unknown}
     return Report(
-        f"{bits:.3f} bits per character on the whole test part (5-gram {five_gram:.3f}, unigram {unigram:.3f})",
-        {
-            "test_bits_per_character": bits,
-            "test_unigram": unigram,
-            "test_five_gram": five_gram,
-            "text_sha256": data.sha256,
-        },
+        summary,
+        numbers | {"test_unigram": unigram, unit.named: n_gram, "text_sha256": data.sha256},
         {"sample.txt": prompt + decode(np.asarray(written), data.vocabulary) + "\n"},
     )
 
@@ -204,60 +210,47 @@ def _codec(data):
     return Codec(
         lambda characters: encode(plain_lines(characters), data.vocabulary),
         lambda ids: decode(ids, data.vocabulary),
-        len(data.vocabulary) - 1,
-        lambda characters: list(plain_lines(characters)),
+        data.unknown,
+        lambda characters: pieces(plain_lines(characters), data.vocabulary),
         _start(data),
     )
 
 
 def _start(data):
-    return PROMPT if set(PROMPT) <= set(data.vocabulary) else decode(data.train[: len(PROMPT)], data.vocabulary)
+    prompt = PROMPT if data.unit == "characters" else PROMPT.strip()
+    if not np.any(encode(prompt, data.vocabulary) == data.unknown):
+        return prompt
+    known = data.train[data.train != data.unknown]
+    return decode((known if known.size else data.train)[: len(PROMPT)], data.vocabulary)
 
 
 def _parts(data, seq_len, path):
     """What batches and streams are read from, see `text_stream`."""
     parts = {split: getattr(data, split) for split in SPLITS}
     for split in SPLITS:
-        _check_size(len(parts[split]), seq_len, split, path)
+        _check_size(len(parts[split]), seq_len, split, path, data.unit)
         documents = parts[f"{split} documents"] = documents_of(data.starts[split], len(parts[split]))
         if not documents.size:
-            raise ValueError(f"task 'text': each document of the {split} part is one character; allowed: longer ones")
+            raise ValueError(
+                f"task 'text': each document of the {split} part is one of the {data.unit}; allowed: longer ones"
+            )
     return parts
 
 
-def _check_size(size, seq_len, split, path):
+def _check_size(size, seq_len, split, path, unit):
     if size < seq_len + 1:
         raise ValueError(
-            f"task 'text': seq_len is {seq_len}, but the {split} part of {_name(path)} has {size} characters; "
+            f"task 'text': seq_len is {seq_len}, but the {split} part of {_name(path)} has {size} {unit}; "
             f"it must be seq_len + 1 or more"
         )
 
 
 @functools.lru_cache(maxsize=2)
-def _take_apart(files: tuple[tuple[str, bytes], ...], separator: str | None) -> TextData:
+def _take_apart(
+    files: tuple[tuple[str, bytes], ...], separator: str | None, unit: str, vocabulary: int | None
+) -> TextData:
     characters, documents = joined([decoded(*file) for file in files], separator)
-    n = len(characters)
-    train, validation = n * 90 // 100, n * 95 // 100
-    seen = np.zeros(CODE_POINTS, bool)
-    seen[_code_points(characters[:train])] = True
-    seen[ord(UNKNOWN)] = False
-    vocabulary = "".join(map(chr, np.flatnonzero(seen))) + UNKNOWN
-    ids = encode(characters, vocabulary)
-    ids.flags.writeable = False  # the caller shares it with the next one
-    sha256 = digest(files)
-    bounds = {"train": (0, train), "validation": (train, validation), "test": (validation, n)}
-    starts = {split: _starts(documents, *ends) for split, ends in bounds.items()}
-    return TextData(ids[:train], ids[train:validation], ids[validation:], vocabulary, sha256, starts)
-
-
-def _starts(documents, first, end):
-    """Where documents begin in [first, end) of the whole text, counted from `first`; one that goes on there, too."""
-    within = documents[(documents > first) & (documents < end)]
-    return np.concatenate([[0], within - first])
-
-
-def _code_points(characters: str) -> np.ndarray:
-    return np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return take_apart(characters, documents, digest(files), unit, vocabulary)
 
 
 @functools.cache
