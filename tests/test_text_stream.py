@@ -82,6 +82,22 @@ def one_step(config, state=None):
     return train, state, batch, fresh
 
 
+@pytest.mark.slow
+def test_a_transformer_sees_the_last_window_s_steps_whichever_window_they_were_in(lines):
+    options = {"cell": "transformer", "cell_options": {"heads": 2}, "gradient_flow": False}
+    config = config_of(lines, steps=3, eval_every=1, lr=1e-30, optimizer="sgd", **options)
+    train, state, _, _ = one_step(config)
+    chunk, first = jax.jit(train.chunk), np.asarray(state.stream.place)
+    whole = np.stack([train.task.data["train"][p : p + 22] for p in first], 1)
+    within = make_train(dataclasses.replace(config, stateful=False, cell_options={"heads": 2, "context": 7}))
+    log_p = np.asarray(jax.nn.log_softmax(within.model(state.params)(jnp.asarray(whole[:21]))), np.float64)
+    nats = -np.take_along_axis(log_p, whole[1:, :, None], -1)[..., 0]
+    for k in range(3):
+        state, record = chunk(state, values(config))
+        assert record["loss"] == pytest.approx(nats[7 * k : 7 * k + 7].mean(), rel=1e-4)
+        assert np.isfinite(record["eval_loss"])
+
+
 def test_windows_with_the_state_kept_are_the_whole_document(lines):
     """Parameters that stand: windows one after the other say what one unroll says; their gradient is each one's own."""
     config = config_of(lines, steps=3, eval_every=1, lr=1e-30, optimizer="sgd", clip=0.0)
