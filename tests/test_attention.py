@@ -121,6 +121,7 @@ def in_numpy(layer, xs, positions, context, both):
 )
 def test_a_block_is_a_plain_numpy_one(positions, context, both, in_float64):
     layer, xs, lengths = block(positions=positions, context=context, bidirectional=both), draw(T, B, D), [T, 4, 0]
+    xs[4:, 1] = xs[:, 2] = np.nan  # past the lengths
     run = jax.jit(lambda xs, n: [layer(xs, seq_lengths=n, outputs=which) for which in ("every", "last")])
     ys, last = run(xs, np.array(lengths))
     for b, length in enumerate(lengths):
