@@ -9,7 +9,7 @@ import pytest
 
 import rnnjax
 from rnnjax.keys import Purpose, purpose_key
-from rnnjax.tasks import text, text_data
+from rnnjax.tasks import SPLITS, text, text_data
 from rnnjax.training import make_train
 from rnnjax.training.checks import check
 from rnnjax.training.config import Config, hyperparameters
@@ -166,6 +166,23 @@ def test_validation_reads_on_too(lines):
             nats += [-log_p[t, part[t + 1]] for t in range(7)] if n <= 7 else []
     assert record["eval_loss"] == pytest.approx(np.mean(nats), rel=1e-5)
     assert record["eval_bits_per_character"] == pytest.approx(np.mean(nats) / np.log(2), rel=1e-5)
+
+
+def test_a_trained_run_is_evaluated_on_streams(lines):
+    run = rnnjax.fit(config_of(lines, cell="rnn", gradient_flow=False, steps=1), progress=False)
+    found = run.evaluate("train", batch_size=32, batches=2)
+    key, task, model = purpose_key(Purpose.TESTING, SPLITS.index("train")), run.train.task, run.model
+    place, carry = task.stream.begin(jax.random.split(key, 2)[0], 32, data=task.data), model.initial_carry((32,))
+    nats, count = 0.0, 0
+    for _ in range(2):
+        batch, fresh, place = task.stream.read(place, data=task.data)
+        new = model.initial_carry((32,))
+        start = jax.tree.map(lambda n, c, f=fresh: jnp.where(f[:, None], n, c), new, carry)
+        carry, outputs = model(batch.inputs, lengths=batch.lengths, initial_carry=start, return_carry=True)
+        log_p = np.take_along_axis(np.asarray(jax.nn.log_softmax(outputs)), np.asarray(batch.targets)[..., None], -1)
+        nats, count = nats - log_p[np.asarray(batch.weights)].sum(), count + int(batch.weights.sum())
+    assert found["loss"] == pytest.approx(nats / count, rel=1e-5)
+    assert run.evaluate("test", seq_len=5, batch_size=4, batches=1)["loss"] > 0
 
 
 def test_it_is_compiled_once_and_goes_on_bit_for_bit(lines, tmp_path):

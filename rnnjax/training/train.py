@@ -152,6 +152,9 @@ class _Program:
         return model
 
     def score(self, params, keys, data=None, *, split, size, seq_len=None):
+        if self.config.stateful and seq_len is None:
+            model, windows = self.model(params), size * len(keys)
+            return score_streams(self.task, model, keys[0], windows, split, data, self.config.seq_len)
         return jax.lax.map(
             lambda key: score_batch(self.task, self.model(params), key, size, split, data, seq_len), keys
         )

@@ -69,6 +69,8 @@ class TrainedRun:
     ) -> dict[str, float]:
         """The loss and the task's metrics, means over `batches` fresh batches, the same at every call.
 
+        With `stateful` and no `seq_len`, over as many windows that are read on from each other, as validation is.
+
         Args:
           split: train, validation or test.
           seq_len: the length of the sequences, whatever was trained on; by default what was.
