@@ -34,12 +34,15 @@ def score_by_length(runs: Sequence[RunLike], out: Out = None, *, dark: bool = Fa
         axes.axvspan(low / 1.03, high * 1.03, color=GREY, alpha=0.3, linewidth=0)
     axes.plot([], [], color=GREY, alpha=0.3, linewidth=8, label="trained on")
     styles: dict[str, int] = {}
-    for group, label in zip(groups, setting_labels([group[0].config for group in groups]), strict=True):
+    labels = setting_labels([group[0].config for group in groups])
+    for later, group, label in zip(reversed(range(len(groups))), groups, labels, strict=True):
         cell = str(group[0].config.get("cell"))
         style = ("-", "--", "-.", ":")[styles.setdefault(cell, 0) % 4]
         styles[cell] += 1
         low, middle, high = quartiles(_scores(group, lengths, name, np.inf if lower else -np.inf))
-        axes.plot(lengths, middle, style, marker="o", markersize=4, color=cell_color(cell), label=plain(label))
+        width = 1.6 + 1.5 * min(later, 4)  # so that lines of one score are seen beneath each other
+        of_line = {"color": cell_color(cell), "linewidth": width, "marker": "o", "markersize": 3 + width}
+        axes.plot(lengths, middle, style, label=plain(label), **of_line)
         if len(group) > 1:
             axes.fill_between(lengths, low, high, color=cell_color(cell), alpha=0.18, linewidth=0)
     baselines = [runs[0].result["lengths"][str(length)]["baseline"] for length in lengths]
