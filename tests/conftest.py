@@ -13,15 +13,20 @@ from rnnjax.cells import CELLS, lstm
 HIDDEN = 4
 # Their programs run once and are held to an oracle by a tolerance: it is compiling them that takes time.
 QUICKLY_COMPILED = {
+    "test_attention",
     "test_compare",
     "test_credit",
     "test_fit",
     "test_forward_mode",
+    "test_language",
     "test_lengths",
     "test_modules",
     "test_series",
+    "test_text_stream",
     "test_training",
     "test_triage",
+    "test_words",
+    "test_write",
 }
 CASES = dict(CELLS) | {
     "lstm-peepholes": lambda hidden_size: lstm(hidden_size, peepholes=True),

@@ -290,6 +290,7 @@ def test_what_is_refused_writes_nothing(tmp_path, clock):
     assert [path.name for path in tmp_path.rglob("*")] == ["other", "mine.txt"] and not clock
 
 
+@pytest.mark.slow
 def test_a_step_is_timed(monkeypatch):
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0)
     found = timing.time_a_step(dataclasses.replace(TINY, hidden_size=2))

@@ -136,6 +136,7 @@ def test_lengths_are_no_axis_of_a_grid():
         parse_trials(SMALL, ["eval_lengths=3,4"])
 
 
+@pytest.mark.slow
 def test_the_figure_has_a_line_a_setting_the_training_lengths_and_the_baseline(sweep, tmp_path):
     rows, path, run = sweep
     runs = [read_run(row["workdir"]) for row in rows]

@@ -168,6 +168,7 @@ def test_validation_reads_on_too(lines):
     assert record["eval_bits_per_character"] == pytest.approx(np.mean(nats) / np.log(2), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_evaluated_on_streams(lines):
     run = rnnjax.fit(config_of(lines, cell="rnn", gradient_flow=False, steps=1), progress=False)
     found = run.evaluate("train", batch_size=32, batches=2)
