@@ -1,6 +1,7 @@
 """The figure of how a score holds beyond the lengths of training. Arguments are as in plotting.py."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -41,7 +42,12 @@ def score_by_length(runs: Sequence[RunLike], out: Out = None, *, dark: bool = Fa
         styles[cell] += 1
         low, middle, high = quartiles(_scores(group, lengths, name, np.inf if lower else -np.inf))
         width = 1.6 + 1.5 * min(later, 4)  # so that lines of one score are seen beneath each other
-        of_line = {"color": cell_color(cell), "linewidth": width, "marker": "o", "markersize": 3 + width}
+        of_line: dict[str, Any] = {
+            "color": cell_color(cell),
+            "linewidth": width,
+            "marker": "o",
+            "markersize": 3 + width,
+        }
         axes.plot(lengths, middle, style, label=plain(label), **of_line)
         if len(group) > 1:
             axes.fill_between(lengths, low, high, color=cell_color(cell), alpha=0.18, linewidth=0)
