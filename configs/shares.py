@@ -3,6 +3,9 @@
 pip install --no-deps vega_datasets==0.9.0
 python experiments/train.py --config=configs/shares.py --workdir=runs/shares
 python experiments/train.py --config=configs/shares.py --config.task.where=symbol=IBM --workdir=runs/ibm
+
+It trains in seconds. Over five seeds: validation MASE 2.55 (2.40 to 2.58), where the last price has 2.60: nothing was
+learned that one could count on, see docs/series.md.
 """
 
 from rnnjax import Config

@@ -3,6 +3,9 @@
 pip install --no-deps vega_datasets==0.9.0
 python experiments/train.py --config=configs/temperature.py --workdir=runs/temperature
 python experiments/forecast.py --workdir=runs/temperature --steps=48
+
+It trains for less than 20 seconds on two cores. Over five seeds: validation MASE 0.50 (0.48 to 0.50), test MASE 0.56
+(0.54 to 0.58), where the day before has 1.20 and a ridge regression 0.50: see docs/series.md.
 """
 
 from rnnjax import Config
