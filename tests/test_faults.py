@@ -166,7 +166,8 @@ def assert_killed_and_resumed(launch, whole, program, workdir, delay):
 # ---- short: in `make test`
 
 
-@pytest.mark.parametrize("program", ["train", pytest.param("sweep", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["train", "sweep"])
 def test_killed_and_damaged_it_ends_with_the_same_bits(program, launch, whole, tmp_path):
     """Killed in a save, and the newest checkpoint damaged: it goes back to the one before."""
     expected, _ = whole(program)

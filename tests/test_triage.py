@@ -211,6 +211,7 @@ def command(*args):
     return subprocess.run([*script, *args], env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_run_gets_its_page(run_directory):
     done = command(f"--workdir={run_directory}")
     assert done.returncode == 0, done.stderr
