@@ -131,7 +131,7 @@ def test_a_text_that_attention_writes(positions):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_run_on_every_task(name, tmp_path):
-    """Two layers with dropout in bfloat16, in both directions; where inputs tell targets, with the penalties instead."""
+    """Two layers with dropout in bfloat16, in both directions; where inputs tell targets, penalties instead."""
     options = {}
     if name == "text":  # a short text: the n-grams of the long one take their time
         (tmp_path / "book.txt").write_text("a text of few letters " * 30)
