@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from rnnjax.figures.plot_style import GREY, Out, add_legend, cell_color, ink, label_decades, new_figure, plain, write
-from rnnjax.figures.plotting import RunLike, as_run, common_score
+from rnnjax.figures.plotting import RunLike, as_run, common_score, title_of
 from rnnjax.runs.read import group_by_setting, quartiles, setting_labels
 
 MAX_TICKS = 7
@@ -56,11 +56,7 @@ def score_by_length(runs: Sequence[RunLike], out: Out = None, *, dark: bool = Fa
     _scale(axes, lengths, lower)
     axes.set_xlabel("length of the test sequences, $T$")
     axes.set_ylabel(f"test {plain(name.replace('_', ' '))}\n({'lower' if lower else 'higher'} is better)")
-    title, sizes = plain(runs[0].config.get("task", "")), sorted({len(group) for group in groups})
-    if sizes[-1] > 1:
-        count = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        title += f": median and quartiles over {count} seeds"
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title_of(groups), fontsize=10)
     add_legend(axes, dark)
     return write(figure, out)
 

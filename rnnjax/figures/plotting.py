@@ -92,15 +92,20 @@ def learning_curve(runs: Sequence[RunLike], out: Out = None, *, dark: bool = Fal
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("training step")
     axes.set_ylabel(f"validation {plain(name.replace('_', ' '))}\n({'lower' if lower else 'higher'} is better)")
-    title, sizes = plain(runs[0].config.get("task", "")), sorted({len(group) for group in groups})
-    if sizes[-1] > 1:
-        count = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        title += f": median and quartiles over {count} seeds"
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title_of(groups), fontsize=10)
     if any(diverged_at(run) is not None for run in runs):
         axes.plot([], [], "x", color=ink(dark), label="diverged here")
     add_legend(axes, dark)
     return write(figure, out)
+
+
+def title_of(groups: Sequence[Sequence[RunData]]) -> str:
+    """The task of the groups of runs, and what a line stands for where a group has several seeds."""
+    title, sizes = plain(groups[0][0].config.get("task", "")), sorted({len(group) for group in groups})
+    if sizes[-1] == 1:
+        return title
+    count = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    return f"{title}: median and quartiles over {count} seeds"
 
 
 def gradient_map(

@@ -93,7 +93,9 @@ def generate(
         carry, logits = state
         if forbidden is not None and model.output_size > 1:
             logits = logits.at[..., forbidden].set(-jnp.inf)
-        tempered = _nucleus(logits / jnp.maximum(temperature, 1e-6), top_p)
+        tempered = logits / jnp.maximum(temperature, 1e-6)
+        if isinstance(top_p, jax.core.Tracer) or top_p < 1:  # else nothing is to be sorted
+            tempered = _nucleus(tempered, top_p)
         token = jnp.where(temperature > 0, jax.random.categorical(key, tempered), jnp.argmax(logits, axis=-1))
         carry, logits = model(token[None], initial_carry=carry, return_carry=True)
         return (carry, logits[-1]), token[0]
