@@ -36,7 +36,7 @@ class Gates(NamedTuple):
     affine: Callable[..., dict[str, Array]]  # (weights, h, z) -> {gate: s [..., H]}
     activations: Mapping[str, Activation]  # gate name -> its nonlinearity
     update: Callable[..., Carry]  # (weights, carry, **gates) -> carry
-    state: Callable[[Carry], Array]  # carry -> [..., H], what the affine map sees of it
+    state: Callable[[Carry], Array]  # carry -> [..., S], what the affine map sees of it, such as h or [y, z]
     of_state: tuple[str, ...]  # the gates that see h
 
     def __hash__(self):  # a dict has none; with it a cell can be a static argument of `jax.jit`

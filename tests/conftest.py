@@ -28,6 +28,9 @@ QUICKLY_COMPILED = {
     "test_words",
     "test_write",
 }
+# The cells over which the tables of tests run in `make test`: each form, and each way through the engine. The others
+# have their equations and properties tested there, and these tables with `make test-slow`.
+REPRESENTATIVE = {"rnn", "irnn", "lstm", "gru", "gru_cho", "mgu", "lru"}
 CASES = dict(CELLS) | {
     "lstm-peepholes": lambda hidden_size: lstm(hidden_size, peepholes=True),
     "lstm-coupled": lambda hidden_size: lstm(hidden_size, coupled=True, peepholes=True),
@@ -59,3 +62,13 @@ def random_params():
         return jax.tree.map(move, cell.init(jax.random.key(seed), input_size))
 
     return draw
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as slow what runs over every cell of the table with one that is not representative."""
+    for item in items:
+        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        cell = next((v for v in values if isinstance(v, str) and v in CELLS), None)
+        if cell and cell not in REPRESENTATIVE and item.module.__name__ != "test_structure":
+            item.add_marker(pytest.mark.slow)

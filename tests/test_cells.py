@@ -268,6 +268,12 @@ def own_weights(**shapes):
     return cell._replace(init=lambda key, size: cell.init(key, size) | {n: jnp.zeros(s) for n, s in shapes.items()})
 
 
+def own_affine(affine):
+    """A gated cell whose affine map is wrong."""
+    cell = gru(H)
+    return cell._replace(form=cell.form._replace(affine=affine))
+
+
 def own_linear(coefficients):
     """A linear cell whose coefficients are wrong."""
     return linear(
@@ -339,6 +345,8 @@ def test_a_carry_may_be_any_pytree(name):
         (own_weights(W_h=(H, H)), r"form.affine raises ValueError: 'W_h' has shape \(4, 4\); allowed: \(4, 12\)"),
         (own_weights(b=(H,)), r"project raises ValueError: 'b' has shape \(4,\); allowed: \(12,\)"),
         (own_weights(W_x=(D, H)), r"project raises ValueError: 'W_x' has shape \(3, 4\); allowed: \(3, 12\)"),
+        (own_affine(lambda w, h, z: z | {"n_h": h[..., 1:]}), r"'n_h' of shape \(3,\); allowed: \(4,\), that of"),
+        (own_affine(lambda w, h, z: {n: h[..., 0] for n in ("r", "z", "n_x", "n_h")}), r"'r' of shape \(\); allow"),
         (own_weights(W_h=(H, 3)), r"form.affine raises ValueError: 'W_h' has shape \(4, 3\); allowed: \(4, 12\)"),
     ],
 )  # fmt: skip

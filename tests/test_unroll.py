@@ -5,6 +5,7 @@ float32 against Flax and PyTorch.
 """
 
 import functools
+from typing import NamedTuple
 
 import chex
 import jax
@@ -15,6 +16,7 @@ import pytest
 
 from rnnjax import initializers
 from rnnjax.cells import LSTMCarry, gated, gru, gru_cho, lru, lstm, rnn
+from rnnjax.cells.check import check_cell
 from rnnjax.engine import deferred as deferred_module
 from rnnjax.engine.runners import RUNNERS
 from rnnjax.engine.unroll import clean_lengths, make_probe, make_taps, unroll
@@ -201,6 +203,40 @@ def test_lengths_and_reverse_against_trimming_by_hand(cell, problem):
         assert_agree(results, expected[reverse])
         chex.assert_trees_all_equal(*(jax.tree.map(lambda a: np.asarray(a)[2], c) for c in (results["last"], p[2])))
         assert not np.any(results["ys"][3:, 0]) and not np.any(results["ys"][:, 2])  # past the lengths
+
+
+class Oscillation(NamedTuple):
+    """Position and velocity."""
+
+    y: jax.Array
+    z: jax.Array
+
+
+def oscillate(weights, carry, *, a):
+    z = 0.9 * carry.z + 0.3 * (a - weights["gamma"] * carry.y)
+    return Oscillation(carry.y + 0.3 * z, z)
+
+
+OTHER_GATES = {
+    "a state of two parts": gated(
+        H,
+        {"a": jnp.tanh},
+        oscillate,
+        carry=Oscillation,
+        state=lambda c: jnp.concatenate([c.z, c.y], axis=-1),
+        vectors={"gamma": initializers.constant(0.7)},
+    )._replace(output=lambda weights, carry, z: carry.y),
+    "one part of two": gated(H, {"a": jnp.tanh}, lambda w, c, *, a: Oscillation(a, c.y), carry=Oscillation,
+                             state=lambda c: c.z)._replace(output=lambda weights, carry, z: carry.y),
+    "diagonal": gated(H, {"f": jax.nn.sigmoid, "n": jnp.tanh}, lambda w, h, *, f, n: f * h + (1 - f) * n,
+                      of_input=("n",), diagonal=True, w_h=initializers.normal(0.5)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_GATES)
+def test_what_the_affine_map_sees_may_be_any_part_of_the_carry(name, problem):
+    check_cell(OTHER_GATES[name], D)
+    test_lengths_and_reverse_against_trimming_by_hand(OTHER_GATES[name], problem)
 
 
 def test_any_batch_shape_is_separate_runs(cell, problem):

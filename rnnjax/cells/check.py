@@ -158,11 +158,13 @@ def _check_gates(gates: Gates, weights: Weights, carry: Carry, z: Any):
     s = _shapes("form.affine", gates.affine, weights, h, z)
     if set(s) != set(gates.activations):
         raise ValueError(f"form.affine returns the gates {', '.join(s)}; allowed: {', '.join(gates.activations)}")
+    first = next(iter(gates.activations))
+    if len(s[first].shape) != len(h.shape):
+        raise ValueError(f"form.affine returns {first!r} of shape {s[first].shape}; allowed: {h.shape[:-1]} and then H")
     for name, value in s.items():
-        if value.shape != h.shape:
-            raise ValueError(
-                f"form.affine returns {name!r} of shape {value.shape}; allowed: {h.shape}, that of form.state"
-            )
+        if value.shape != s[first].shape:
+            found = f"form.affine returns {name!r} of shape {value.shape}"
+            raise ValueError(f"{found}; allowed: {s[first].shape}, that of {first!r}")
 
 
 def _check_coefficients(linear: Linear, weights: Weights, carry: Carry, z: Any):

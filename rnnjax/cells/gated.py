@@ -21,6 +21,8 @@ def gated(
     of_input: tuple[str, ...] | None = None,
     of_state: tuple[str, ...] | None = None,
     carry: Callable[..., Carry] | None = None,
+    state: Callable[[Carry], Array] | None = None,
+    diagonal: bool = False,
     w_x: Initializer = glorot,
     w_h: Initializer | None = None,
     bias: Mapping[str, Initializer] | None = None,
@@ -38,8 +40,11 @@ def gated(
         depends on unit k of the arguments alone. May use vector parameters `[H]`.
       of_input, of_state: the gates that see x_t, and those that see h_{t-1}; both default to all. W_x is
         `[D, len(of_input) H]`, W_h `[H, len(of_state) H]`.
-      carry: makes the carry from its parts, a NamedTuple class with a field `h`; by default the carry is h itself.
-      w_x, w_h: initialisers, applied gate by gate. `w_h` is orthogonal by default.
+      carry: makes the carry from its parts, a NamedTuple class; by default the carry is h itself.
+      state: what W_h multiplies, of the carry, `[..., S]`; by default its field `h`; W_h is then
+        `[S, len(of_state) H]`.
+      diagonal: each unit sees itself alone: W_h is a vector `[len(of_state) H]`, and U h is u_k h_k for unit k.
+      w_x, w_h: initialisers, applied gate by gate. `w_h` is orthogonal by default, and needed where `diagonal`.
       bias: gate -> initialiser of its bias, zeros where left out.
       vectors: name -> initialiser of a further `[H]` parameter that `update` uses, such as a peephole.
 
@@ -57,12 +62,18 @@ def gated(
     w_h = orthogonal() if w_h is None else w_h
     bias = bias or {}
     vectors = vectors or {}
+    state = state or ((lambda c: c.h) if carry else (lambda c: c))
+    columns_h = len(of_state) * hidden_size
+
+    def shape_of_W_h() -> tuple[int, ...]:
+        rows = jax.eval_shape(lambda: state(initial_carry(None, ()))).shape
+        return (columns_h,) if diagonal else (*rows, columns_h)
 
     def init(key: Array, input_size: int) -> Params:
         keys = iter(jax.random.split(key, 2 + len(names) + len(vectors)))
         params = {
             "W_x": per_gate(w_x, len(of_input))(next(keys), (input_size, len(of_input) * hidden_size)),
-            "W_h": per_gate(w_h, len(of_state))(next(keys), (hidden_size, len(of_state) * hidden_size)),
+            "W_h": per_gate(w_h, len(of_state))(next(keys), shape_of_W_h()),
         }
         b = {name: bias.get(name, zeros)(next(keys), (hidden_size,), jnp.float32) for name in names}
         params["b"] = jnp.concatenate([b[name] for name in of_input])
@@ -84,13 +95,16 @@ def gated(
         return {name: x @ W_x[name] + b[name] for name in of_input}
 
     def affine(weights: Weights, h: Array, z: dict[str, Array]) -> dict[str, Array]:
-        s = split(h @ _weight(weights, "W_h", hidden_size, len(of_state) * hidden_size), of_state)
+        if diagonal:
+            s = {name: u * h for name, u in split(_weight(weights, "W_h", columns_h), of_state).items()}
+        else:
+            s = split(h @ _weight(weights, "W_h", h.shape[-1], columns_h), of_state)
         if state_alone:
             b_h = split(_weight(weights, "b_h", len(state_alone) * hidden_size), state_alone)
             s |= {name: s[name] + b_h[name] for name in state_alone}
         return {name: s[name] + z[name] if name in s and name in z else s.get(name, z.get(name)) for name in names}
 
-    gates = Gates(affine, activations, update, (lambda c: c.h) if carry else (lambda c: c), of_state)
+    gates = Gates(affine, activations, update, state, of_state)
     return Cell(init, initial_carry, functools.partial(_step, gates), project, form=gates)
 
 

@@ -108,11 +108,19 @@ def _forward(cell: Cell, hoisted, weights, carry, inputs, mask, taps):
         return new, (carry, v, kept)
 
     last, (before, v, kept) = lax.scan(body, carry, (inputs, mask, taps))
-    if v is not None:  # h stands in v: what the scan has stored of it as well is then never read, and XLA drops it
-        h = gates.state(before)
-        h = v[..., : h.shape[-1]].astype(h.dtype)
-        before = before._replace(h=h) if isinstance(before, tuple) else h
+    place = _place_of_state(gates, carry)
+    if v is not None and place is not None:
+        # The state stands in v: what the scan has stored of it as well is then never read, and XLA drops it.
+        leaves, structure = jax.tree.flatten(before)
+        leaves[place] = v[..., : leaves[place].shape[-1]].astype(leaves[place].dtype)
+        before = structure.unflatten(leaves)
     return last, before, (v, kept)
+
+
+def _place_of_state(gates: Gates, carry) -> int | None:
+    """Which leaf of the carry is what the affine map sees of it; None where that is made of several."""
+    jaxpr = jax.make_jaxpr(gates.state)(carry).jaxpr
+    return next((i for i, leaf in enumerate(jaxpr.invars) if leaf is jaxpr.outvars[0]), None)
 
 
 def _backward(cell: Cell, hoisted, residuals, dlast, dcarries):

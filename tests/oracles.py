@@ -1,0 +1,116 @@
+"""A cell against its paper's equations, which a test writes as a plain NumPy function of one step.
+
+The gradient is checked against the derivative of that function along random directions, by a step of 1e-30 in the
+imaginary direction (Squire & Trapp 1998): exact to the last digits, for functions that take complex numbers. So an
+equation is written with the functions below, and without `abs`, `maximum` and comparisons of what may be complex.
+"""
+
+import functools
+
+import jax
+import numpy as np
+
+from rnnjax.cells.check import check_cell
+from rnnjax.engine.unroll import unroll
+
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+STEP = 1e-30
+
+
+def sigma(s):
+    """The logistic function."""
+    return 1 / (1 + np.exp(-s))
+
+
+def relu(s):
+    """max(0, s), its derivative along an imaginary direction too."""
+    return s * (s.real > 0)
+
+
+def absolute(s):
+    """|s| of what is real but for a direction."""
+    return s * np.sign(s.real)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def loop(step, params, carry, xs):
+    """(the last carry, ys) of `step(params, carry, x) -> carry`, or `(carry, y)`; y is the field `h`, or the carry."""
+    ys = []
+    for x in xs:
+        carry = step(params, carry, x)
+        if type(carry) is tuple and len(carry) == 2:
+            carry, y = carry
+        else:
+            y = getattr(carry, "h", carry)
+        ys.append(y)
+    return carry, np.stack(ys)
+
+
+def check_equation(cell, step, *, T=5, B=2, D=3, move=0.4, start=0.3, xs=None):
+    """The cell's values and gradients are those of `step`: to 1e-10 in float64, and to 1e-5 in float32.
+
+    Args:
+      cell: a real one; parameters are its initial ones and noise of size `move`.
+      step: `(params, carry, x) -> carry` in NumPy, where y is the carry's field `h` or itself; else `-> (carry, y)`.
+      start: what is added to the initial carry.
+      xs: inputs `[T, B, D]` instead of normal ones.
+    """
+    check_cell(cell, D)
+    xs = normal(T, B, D) if xs is None else xs
+    with jax.enable_x64(True):
+        params = cell.init(jax.random.key(0), xs.shape[-1])
+        params = {n: np.asarray(a, float) + move * normal(*a.shape, seed=i) for i, (n, a) in enumerate(params.items())}
+        zero = cell.initial_carry(cell.weights(params), (xs.shape[1],))
+        carry = jax.tree.map(lambda a: np.asarray(a) + (start if np.issubdtype(a.dtype, np.floating) else 0), zero)
+        given, values = (params, carry, xs), loop(step, params, carry, xs)
+        weights = [normal(*np.shape(a), seed=7 + i) for i, a in enumerate(jax.tree.leaves(values))]
+        slopes = [slope(step, functools.partial(score, weights), given, seed) for seed in (1, 2, 3)]
+
+    def run(params, carry, xs, weights):
+        found = unroll(cell, params, xs, carry)
+        return score(weights, *found), found
+
+    run = jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True, allow_int=True))
+    for bits, tolerance in ((64, 1e-10), (32, 1e-5)):
+        with jax.enable_x64(bits == 64):
+            cast = jax.tree.map(functools.partial(in_bits, bits), (*given, weights))
+            (_, found), gradient = run(*cast)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(values), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max()))
+        for direction, expected in slopes:
+            terms = [
+                np.sum(np.asarray(g, float) * d)
+                for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
+                if g.dtype == f"float{bits}"
+            ]
+            np.testing.assert_allclose(sum(terms), expected, rtol=0, atol=tolerance * max(1, sum(map(abs, terms))))
+
+
+def in_bits(bits, a):
+    """A real array in float32 or float64, another one as it is."""
+    return a.astype(f"float{bits}") if np.issubdtype(a.dtype, np.floating) else a
+
+
+def score(weights, last, ys):
+    """A number that depends on every part of the last carry and on every output."""
+    return sum((w * a).sum() for w, a in zip(weights, jax.tree.leaves((last, ys)), strict=True))
+
+
+def slope(step, score, given, seed):
+    """(a random direction in parameters, carry and inputs; the derivative along it)."""
+    leaves, structure = jax.tree.flatten(given)
+    noise = np.random.default_rng(seed)
+    along = [noise.normal(size=a.shape) * np.issubdtype(a.dtype, np.floating) for a in leaves]
+    moved = [
+        a + 1j * STEP * d if np.issubdtype(a.dtype, np.floating) else a for a, d in zip(leaves, along, strict=True)
+    ]
+    params, carry, xs = structure.unflatten(moved)
+    return structure.unflatten(along), score(*loop(step, params, carry, xs)).imag / STEP
+
+
+def parts(params, name, count):
+    """The `[..., H]` blocks of a parameter `[..., count H]`, side by side."""
+    return np.split(params[name], count, axis=-1)
