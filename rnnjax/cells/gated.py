@@ -60,20 +60,16 @@ def gated(
     state_alone = tuple(name for name in of_state if name not in of_input)
     parts = len(carry._fields) if carry else 1
     w_h = orthogonal() if w_h is None else w_h
-    bias = bias or {}
-    vectors = vectors or {}
+    bias, vectors = bias or {}, vectors or {}
     state = state or ((lambda c: c.h) if carry else (lambda c: c))
     columns_h = len(of_state) * hidden_size
 
-    def shape_of_W_h() -> tuple[int, ...]:
-        rows = jax.eval_shape(lambda: state(initial_carry(None, ()))).shape
-        return (columns_h,) if diagonal else (*rows, columns_h)
-
     def init(key: Array, input_size: int) -> Params:
         keys = iter(jax.random.split(key, 2 + len(names) + len(vectors)))
+        rows = () if diagonal else jax.eval_shape(lambda: state(initial_carry(None, ()))).shape
         params = {
             "W_x": per_gate(w_x, len(of_input))(next(keys), (input_size, len(of_input) * hidden_size)),
-            "W_h": per_gate(w_h, len(of_state))(next(keys), shape_of_W_h()),
+            "W_h": per_gate(w_h, len(of_state))(next(keys), (*rows, columns_h)),
         }
         b = {name: bias.get(name, zeros)(next(keys), (hidden_size,), jnp.float32) for name in names}
         params["b"] = jnp.concatenate([b[name] for name in of_input])
@@ -95,10 +91,7 @@ def gated(
         return {name: x @ W_x[name] + b[name] for name in of_input}
 
     def affine(weights: Weights, h: Array, z: dict[str, Array]) -> dict[str, Array]:
-        if diagonal:
-            s = {name: u * h for name, u in split(_weight(weights, "W_h", columns_h), of_state).items()}
-        else:
-            s = split(h @ _weight(weights, "W_h", h.shape[-1], columns_h), of_state)
+        s = _by_themselves(weights, h, of_state) if diagonal else _together(weights, h, of_state, columns_h)
         if state_alone:
             b_h = split(_weight(weights, "b_h", len(state_alone) * hidden_size), state_alone)
             s |= {name: s[name] + b_h[name] for name in state_alone}
@@ -111,6 +104,15 @@ def gated(
 def _step(gates: Gates, weights: Weights, carry: Carry, z: Any) -> Carry:
     s = gates.affine(weights, gates.state(carry), z)
     return gates.update(weights, carry, **{name: phi(s[name]) for name, phi in gates.activations.items()})
+
+
+def _together(weights: Weights, h: Array, of_state: tuple[str, ...], columns: int) -> dict[str, Array]:
+    return split(h @ _weight(weights, "W_h", h.shape[-1], columns), of_state)
+
+
+def _by_themselves(weights: Weights, h: Array, of_state: tuple[str, ...]) -> dict[str, Array]:
+    W_h = _weight(weights, "W_h", len(of_state) * h.shape[-1])
+    return {name: u * h for name, u in split(W_h, of_state).items()}
 
 
 def check_hidden_size(hidden_size: int) -> None:
