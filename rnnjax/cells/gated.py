@@ -58,7 +58,6 @@ def gated(
     of_input = names if of_input is None else of_input
     of_state = names if of_state is None else of_state
     state_alone = tuple(name for name in of_state if name not in of_input)
-    parts = len(carry._fields) if carry else 1
     w_h = orthogonal() if w_h is None else w_h
     bias, vectors = bias or {}, vectors or {}
     state = state or ((lambda c: c.h) if carry else (lambda c: c))
@@ -81,7 +80,7 @@ def gated(
 
     def initial_carry(weights: Weights, batch_shape: tuple[int, ...]) -> Carry:
         zero = jnp.zeros((*batch_shape, hidden_size))
-        return carry(*(zero,) * parts) if carry else zero
+        return carry(*(zero,) * len(carry._fields)) if carry else zero
 
     def project(weights: Weights, x: Array, key: Array | None = None) -> dict[str, Array]:
         # One array a gate rather than one [..., G H]: a scan that splits its input compiles to a slow loop on a CPU.
