@@ -11,22 +11,15 @@ import pytest
 from rnnjax.cells import CELLS, lstm
 
 HIDDEN = 4
-# Their programs run once and are held to an oracle by a tolerance: it is compiling them that takes time.
-QUICKLY_COMPILED = {
-    "test_attention",
-    "test_compare",
-    "test_credit",
-    "test_fit",
-    "test_forward_mode",
-    "test_language",
-    "test_lengths",
-    "test_modules",
-    "test_series",
-    "test_text_stream",
-    "test_training",
-    "test_triage",
-    "test_words",
-    "test_write",
+# They compare bits with those of another process, or measure memory or time, or hold the engine itself to its oracles.
+COMPILED_AS_USED = {
+    "test_benchmark",
+    "test_cells",
+    "test_faults",
+    "test_flags",
+    "test_memory",
+    "test_runs",
+    "test_unroll",
 }
 # The cells over which the tables of tests run in `make test`: each form, and each way through the engine. The others
 # have their equations and properties tested there, and these tables with `make test-slow`.
@@ -39,9 +32,9 @@ CASES = dict(CELLS) | {
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_quickly(request):
-    """XLA without its optimisations where no bits are compared with another process's, nor memory or time measured."""
+    """XLA without its optimisations, but for those modules: most programs run once, and compiling them takes the time."""
     before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", request.module.__name__ in QUICKLY_COMPILED)
+    jax.config.update("jax_disable_most_optimizations", request.module.__name__ not in COMPILED_AS_USED)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
 
