@@ -32,7 +32,7 @@ CASES = dict(CELLS) | {
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_quickly(request):
-    """XLA without its optimisations, but for those modules: most programs run once, and compiling them takes the time."""
+    """XLA without its optimisations elsewhere: most programs of a test run once, and compiling them takes the time."""
     before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", request.module.__name__ not in COMPILED_AS_USED)
     yield
