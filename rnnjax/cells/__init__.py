@@ -7,6 +7,7 @@ from rnnjax.cells.gru import gru, gru_cho, mgu
 from rnnjax.cells.linear import linear
 from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import LSTMCarry, lstm
+from rnnjax.cells.lstm_variants import janet, ur_lstm
 from rnnjax.cells.rnn import irnn, rnn
 from rnnjax.types import Cell
 
@@ -18,6 +19,22 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "gru_cho": gru_cho,
     "mgu": mgu,
     "lru": lru,
+    "janet": janet,
+    "ur_lstm": ur_lstm,
 }
 
-__all__ = ["CELLS", "LSTMCarry", "gated", "gru", "gru_cho", "irnn", "linear", "lru", "lstm", "mgu", "rnn"]
+__all__ = [
+    "CELLS",
+    "LSTMCarry",
+    "gated",
+    "gru",
+    "gru_cho",
+    "irnn",
+    "janet",
+    "linear",
+    "lru",
+    "lstm",
+    "mgu",
+    "rnn",
+    "ur_lstm",
+]
