@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from rnnjax.cells.gated import gated
 from rnnjax.cells.gru import gru, gru_cho, mgu
+from rnnjax.cells.light_gates import fastgrnn, fastrnn, indrnn, ligru
 from rnnjax.cells.linear import linear
 from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import LSTMCarry, lstm
@@ -21,16 +22,24 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "lru": lru,
     "janet": janet,
     "ur_lstm": ur_lstm,
+    "indrnn": indrnn,
+    "fastrnn": fastrnn,
+    "fastgrnn": fastgrnn,
+    "ligru": ligru,
 }
 
 __all__ = [
     "CELLS",
     "LSTMCarry",
+    "fastgrnn",
+    "fastrnn",
     "gated",
     "gru",
     "gru_cho",
+    "indrnn",
     "irnn",
     "janet",
+    "ligru",
     "linear",
     "lru",
     "lstm",
