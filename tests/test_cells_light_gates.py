@@ -47,7 +47,7 @@ def light(p, h, x):
 
 EQUATIONS = {
     "indrnn": (indrnn(H), independent(1)),
-    "indrnn-bound": (indrnn(H, t_max=3.0, long_memory=True), independent(5 ** (1 / 3))),
+    "indrnn-bound": (indrnn(H, t_max=2.0, growth=1.2, long_memory=True), independent(1.2**0.5)),
     "fastrnn": (fastrnn(H), fast),
     "fastgrnn": (fastgrnn(H), fast_gated),
     "fastgrnn-factors": (fastgrnn(H, rank_x=2, rank_h=1), fast_gated),
