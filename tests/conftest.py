@@ -19,6 +19,7 @@ COMPILED_AS_USED = {
     "test_flags",
     "test_memory",
     "test_runs",
+    "test_spectra",
     "test_unroll",
 }
 # The cells over which the tables of tests run in `make test`: each form, and each way through the engine. The others

@@ -28,6 +28,7 @@ PAGES = {
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 TUTORIAL = "docs/tutorial.md"
+LONG = ("docs/python.md", "docs/lengths.md")  # whose code trains for many seconds, and which other tests know as well
 COMMAND = re.compile(r"python (experiments/\w+\.py)((?:[ ]+(?:\\\n\s*)?--(?:\"[^\"]*\"|[^\s`])+)*)")
 SMALL = {"steps": 2, "eval_every": 1, "eval_batch": 4, "batch_size": 4, "hidden_size": 4, "seq_len": 12}
 TINY = {  # what makes a command small, put after its own flags; a launcher of many minutes has tests of its own
@@ -74,7 +75,14 @@ def tables(monkeypatch):
             del table[name]
 
 
-@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if blocks(text) and page != TUTORIAL])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow) if page in LONG else page
+        for page, text in PAGES.items()
+        if blocks(text) and page != TUTORIAL
+    ],
+)
 def test_code_blocks_run_in_order(page, tables, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where they write
     shows_numbers = page not in SHORT and any(expected for _, expected in blocks_and_outputs(PAGES[page]))
