@@ -60,9 +60,10 @@ def random_params():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks as slow what runs over every cell of the table with one that is not representative."""
+    """Marks as slow what runs over every cell with one that is not representative, but for a family's own tests."""
     for item in items:
         values = item.callspec.params.values() if hasattr(item, "callspec") else ()
         cell = next((v for v in values if isinstance(v, str) and v in CELLS), None)
-        if cell and cell not in REPRESENTATIVE and item.module.__name__ != "test_structure":
+        own = item.module.__name__.startswith(("test_structure", "test_cells_"))
+        if cell and cell not in REPRESENTATIVE and not own:
             item.add_marker(pytest.mark.slow)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from rnnjax.cells.continuous import lem
 from rnnjax.cells.gated import gated
 from rnnjax.cells.gru import gru, gru_cho, mgu
 from rnnjax.cells.light_gates import fastgrnn, fastrnn, indrnn, ligru
@@ -9,6 +10,7 @@ from rnnjax.cells.linear import linear
 from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import LSTMCarry, lstm
 from rnnjax.cells.lstm_variants import janet, ur_lstm
+from rnnjax.cells.oscillators import cornn, unicornn
 from rnnjax.cells.rnn import irnn, rnn
 from rnnjax.types import Cell
 
@@ -26,11 +28,15 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "fastrnn": fastrnn,
     "fastgrnn": fastgrnn,
     "ligru": ligru,
+    "lem": lem,
+    "cornn": cornn,
+    "unicornn": unicornn,
 }
 
 __all__ = [
     "CELLS",
     "LSTMCarry",
+    "cornn",
     "fastgrnn",
     "fastrnn",
     "gated",
@@ -39,11 +45,13 @@ __all__ = [
     "indrnn",
     "irnn",
     "janet",
+    "lem",
     "ligru",
     "linear",
     "lru",
     "lstm",
     "mgu",
     "rnn",
+    "unicornn",
     "ur_lstm",
 ]

@@ -114,10 +114,31 @@ def _by_themselves(weights: Weights, h: Array, of_state: tuple[str, ...]) -> dic
     return {name: u * h for name, u in split(W_h, of_state).items()}
 
 
+def with_constants(cell: Cell, **constants: float | Array) -> Cell:
+    """The cell with these numbers among its weights, where `update` reads them as `weights["dt"]`, in their dtype.
+
+    An `update` that closes over a number works only while that is no traced one: the engine differentiates it by
+    itself, and sees of traced values what it is given.
+    """
+
+    def weights(params: Params) -> Weights:
+        dtype = jnp.result_type(*params.values())
+        return cell.weights(params) | {name: jnp.asarray(value, dtype) for name, value in constants.items()}
+
+    return cell._replace(weights=weights)
+
+
 def check_hidden_size(hidden_size: int) -> None:
     """Raises ValueError unless it is 1, 2, ..."""
     if not isinstance(hidden_size, numbers.Integral) or hidden_size < 1:
         raise ValueError(f"hidden_size is {hidden_size}; allowed: 1, 2, ...")
+
+
+def check_positive(**options: float | Array) -> None:
+    """Raises ValueError for an option of 0 or less; a traced one is not looked at."""
+    for name, value in options.items():
+        if isinstance(value, numbers.Real) and value <= 0:
+            raise ValueError(f"{name} is {value}; allowed: more than 0")
 
 
 def memoized(factory: Callable[..., Cell]) -> Callable[..., Cell]:
