@@ -10,6 +10,7 @@ from rnnjax.cells.linear import linear
 from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import LSTMCarry, lstm
 from rnnjax.cells.lstm_variants import janet, ur_lstm
+from rnnjax.cells.orthogonal import exprnn, scornn
 from rnnjax.cells.oscillators import cornn, unicornn
 from rnnjax.cells.rnn import irnn, rnn
 from rnnjax.types import Cell
@@ -31,12 +32,15 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "lem": lem,
     "cornn": cornn,
     "unicornn": unicornn,
+    "exprnn": exprnn,
+    "scornn": scornn,
 }
 
 __all__ = [
     "CELLS",
     "LSTMCarry",
     "cornn",
+    "exprnn",
     "fastgrnn",
     "fastrnn",
     "gated",
@@ -52,6 +56,7 @@ __all__ = [
     "lstm",
     "mgu",
     "rnn",
+    "scornn",
     "unicornn",
     "ur_lstm",
 ]

@@ -1,0 +1,199 @@
+"""Elman networks whose matrix is orthogonal, or has known eigenvalues, whatever is learned: it is made once a call."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnjax.cells.gated import check_hidden_size, gated, memoized
+from rnnjax.initializers import Initializer, normal, zeros
+from rnnjax.types import Activation, Array, Cell, Params, Weights
+
+
+@memoized
+def exprnn(hidden_size: int, *, start: Literal["henaff", "cayley"] = "henaff") -> Cell:
+    """An orthogonal network: W is the exponential of a skew-symmetric matrix.
+
+        h_t = modrelu(W h_{t-1} + W_x x_t; b),    W = exp(A - A^T),    A strictly upper triangular
+        modrelu(s; b) = sign(s) relu(|s| + b)
+
+    Lezcano-Casado & Martinez-Rubio (2019), Cheap orthogonal constraints in neural networks (arXiv:1901.08428). A holds
+    its H (H - 1) / 2 free entries, row by row. W starts as rotations of pairs of units; W_x is Kaiming's normal, b is
+    U(-0.01, 0.01). The exponential is `exp_of_skew`.
+
+    The paper trains A with a tenth of the learning rate of the rest. Training here has one rate for all, so take a
+    smaller one. The authors' code moves the point at which it takes the exponential every 100 steps by default
+    (dynamic trivialisations, arXiv:1909.09501); this is the static form, that of the paper.
+
+    Args:
+      hidden_size: H.
+      start: the angles of the rotations at the start: U(-pi, pi), Henaff et al. (2016); or `cayley`, minus tan(u / 2)
+        with u from U(0, pi / 2), Helfrich et al. (2017).
+
+    Raises ValueError for an unknown `start`.
+    """
+    check_hidden_size(hidden_size)
+    if start not in ANGLES:
+        raise ValueError(f"unknown start {start!r}; allowed: {', '.join(ANGLES)}")
+    return _elman(
+        hidden_size,
+        lambda key: {"A": _blocks(ANGLES[start], key, hidden_size)},
+        lambda params: exp_of_skew(_skew(params["A"], hidden_size)),
+        w_x=_kaiming,
+        bias=uniform(0.01),
+    )
+
+
+@memoized
+def scornn(hidden_size: int, *, rho: int | None = None) -> Cell:
+    """An orthogonal network: W is the scaled Cayley transform of a skew-symmetric matrix (scoRNN).
+
+        h_t = modrelu(W h_{t-1} + W_x x_t; b),    W = (I + S)^-1 (I - S) D,    S = A - A^T
+        modrelu(s; b) = sign(s) relu(|s| + b),    D = diag(1, ..., 1, -1, ..., -1), fixed
+
+    Helfrich, Willmott & Ye (2017), Orthogonal recurrent neural networks with scaled Cayley transform
+    (arXiv:1707.09520). Without D no eigenvalue of W can be -1. A is strictly upper triangular and holds its free
+    entries, row by row; S starts as 2 by 2 blocks of minus tan(u / 2) with u from U(0, pi / 2), W_x is U(-0.01, 0.01),
+    b is 0, as in the authors' code. There the state is a row, h W; here W is the paper's.
+
+    The paper trains A with a tenth to a hundredth of the learning rate of the rest. Training here has one rate for all.
+
+    Args:
+      hidden_size: H.
+      rho: how many entries of D are -1, the last ones; by default half of them, as for the copy task of the paper.
+
+    Raises ValueError for a `rho` that is not in 0, ..., H.
+    """
+    check_hidden_size(hidden_size)
+    rho = hidden_size // 2 if rho is None else rho
+    if rho not in range(hidden_size + 1):
+        raise ValueError(f"rho is {rho}; allowed: 0, ..., {hidden_size}")
+    signs = np.where(np.arange(hidden_size) < hidden_size - rho, 1.0, -1.0)
+
+    def matrix(params: Params) -> Array:
+        S = _skew(params["A"], hidden_size)
+        eye = jnp.eye(hidden_size, dtype=S.dtype)
+        return jnp.linalg.solve(eye + S, eye - S) * signs.astype(S.dtype)
+
+    return _elman(
+        hidden_size,
+        lambda key: {"A": _blocks(_cayley, key, hidden_size)},
+        matrix,
+        w_x=uniform(0.01),
+        bias=zeros,
+    )
+
+
+def _elman(
+    hidden_size: int,
+    draw: Callable[[Array], Params],
+    matrix: Callable[[Params], Array],
+    *,
+    w_x: Initializer,
+    bias: Initializer,
+    activation: Activation | None = None,
+) -> Cell:
+    """h_t = modrelu(W h_{t-1} + W_x x_t; b) for W = `matrix(params)`, of parameters that `draw` makes.
+
+    With another `activation` b is added before it.
+    """
+    if activation:
+        cell = gated(hidden_size, {"h": activation}, lambda weights, carry, *, h: h)
+    else:
+        cell = gated(hidden_size, {"s": linear}, lambda weights, carry, *, s: modrelu(s, weights["threshold"]))
+
+    def init(key: Array, input_size: int) -> Params:
+        key_x, key_b, key_h = jax.random.split(key, 3)
+        shared = {"W_x": w_x(key_x, (input_size, hidden_size)), "b": bias(key_b, (hidden_size,))}
+        return shared | draw(key_h)
+
+    def weights(params: Params) -> Weights:
+        W_h, b = in_full(matrix)(params).T, params["b"]  # the state is a row
+        biases = {"b": b} if activation else {"b": jnp.zeros_like(b), "threshold": b}
+        return {"W_x": params["W_x"], "W_h": W_h} | biases
+
+    return cell._replace(init=init, weights=weights)
+
+
+def modrelu(s: Array, b: Array) -> Array:
+    """sign(s) relu(|s| + b), Arjovsky et al. (2015) for real numbers.
+
+    Its slope is 1 or 0 everywhere, in s = 0 too: 1 where b >= 0. So a state of zeros passes the gradient on.
+    """
+    return jnp.where(jnp.abs(s) + b >= 0, s + b * jnp.sign(s), 0)
+
+
+def linear(s: Array) -> Array:
+    """The identity, a gate's nonlinearity where it has none."""
+    return s
+
+
+def in_full(matrix: Callable[[Params], Array]) -> Callable[[Params], Array]:
+    """`matrix` with products in full precision: in that of a GPU or TPU by default W would not be orthogonal."""
+
+    def make(params: Params) -> Array:
+        with jax.default_matmul_precision("highest"):
+            return matrix(params)
+
+    return make
+
+
+def exp_of_skew(S: Array) -> Array:
+    """exp(S) of a skew-symmetric S `[H, H]`, to the last digits where its angles |eigenvalue| are below 20.
+
+    It is the quotient p(S) / p(-S) of Padé's polynomials of degree 13 (Higham 2005) at S / 4, squared twice. Such a
+    quotient of a skew-symmetric matrix is orthogonal whatever its angles: W is so to the last digits of float32 up to
+    angles of 100, long after it ceases to be the exponential. One program without branches, as that of
+    `jax.scipy.linalg.expm` is not, compiles and differentiates quickly.
+    """
+    c = [1.0]
+    for k in range(13):
+        c.append(c[-1] * (13 - k) / ((k + 1) * (26 - k)))
+    S = S / 4
+    eye = jnp.eye(S.shape[-1], dtype=S.dtype)
+    S2 = S @ S
+    S4 = S2 @ S2
+    S6 = S4 @ S2
+    even = S6 @ (c[12] * S6 + c[10] * S4 + c[8] * S2) + c[6] * S6 + c[4] * S4 + c[2] * S2 + eye
+    odd = S @ (S6 @ (c[13] * S6 + c[11] * S4 + c[9] * S2) + c[7] * S6 + c[5] * S4 + c[3] * S2 + c[1] * eye)
+    W = jnp.linalg.solve(even - odd, even + odd)
+    W = W @ W
+    W = W @ W
+    return W @ (1.5 * eye - 0.5 * W.T @ W)  # a step of Newton's to the next orthogonal matrix: rounding errors leave
+
+
+def _skew(entries: Array, size: int) -> Array:
+    """A - A^T, for the strictly upper triangular A with these entries, row by row."""
+    A = jnp.zeros((size, size), entries.dtype).at[np.triu_indices(size, 1)].set(entries, unique_indices=True)
+    return A - A.T
+
+
+def _blocks(angles: Callable[..., Array], key: Array, size: int) -> Array:
+    """The entries of an A for which A - A^T has 2 by 2 blocks with these angles, and a 0 last where the size is odd."""
+    first = np.arange(0, size - 1, 2)
+    A = jnp.zeros((size, size)).at[first, first + 1].set(angles(key, first.shape))
+    return A[np.triu_indices(size, 1)].astype(jnp.float32)
+
+
+def _henaff(key: Array, shape: tuple[int, ...]) -> Array:
+    return jax.random.uniform(key, shape, jnp.float32, -math.pi, math.pi)
+
+
+def _cayley(key: Array, shape: tuple[int, ...]) -> Array:
+    return -jnp.tan(jax.random.uniform(key, shape, jnp.float32, 0, math.pi / 2) / 2)
+
+
+ANGLES = {"henaff": _henaff, "cayley": _cayley}
+
+
+def uniform(bound: float) -> Initializer:
+    """U(-bound, bound)."""
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def _kaiming(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    """N(0, 2 / D): keeps the size of a signal through relu (He et al. 2015)."""
+    return normal(math.sqrt(2 / max(shape[0], 1)))(key, shape, dtype)

@@ -1,0 +1,204 @@
+"""Cells whose matrix is orthogonal: the papers' equations, what holds of it before and after training, starts."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.linalg
+from oracles import absolute, check_equation, normal
+
+from rnnjax.cells import exprnn, scornn
+from rnnjax.cells.orthogonal import exp_of_skew, modrelu
+from rnnjax.engine.unroll import unroll
+
+H, D = 5, 3
+ORTHOGONAL = {
+    "exprnn": exprnn,
+    "exprnn-cayley": lambda H: exprnn(H, start="cayley"),
+    "scornn": scornn,
+}
+
+
+def matrix(cell, params):
+    """W of s = W h, as the paper has it."""
+    return np.asarray(cell.weights(params)["W_h"]).T
+
+
+def strictly_upper(entries, size):
+    """The matrix with these entries above its diagonal, row by row."""
+    A, k = np.zeros((size, size), np.asarray(entries).dtype), 0
+    for i in range(size):
+        for j in range(i + 1, size):
+            A[i, j] = entries[k]
+            k += 1
+    return A
+
+
+def skew(entries, size):
+    A = strictly_upper(entries, size)
+    return A - A.T
+
+
+# The papers' equations, in column form: W h is W times a column.
+
+
+def modulus_relu(s, b):
+    """sign(s) relu(|s| + b)."""
+    s, b = np.broadcast_arrays(s, b)
+    return np.where((absolute(s) + b).real > 0, np.sign(s.real) * (absolute(s) + b), 0)
+
+
+def elman(make):
+    """h_t = modrelu(W h_{t-1} + V x_t; b)."""
+    return lambda p, h, x: modulus_relu((make(p) @ h.T + p["W_x"].T @ x.T).T, p["b"])
+
+
+def exponential(p):
+    return scipy.linalg.expm(skew(p["A"], H))
+
+
+def cayley(p, rho=H // 2):
+    S, eye = skew(p["A"], H), np.eye(H)
+    return np.linalg.inv(eye + S) @ (eye - S) @ np.diag([1.0] * (H - rho) + [-1.0] * rho)
+
+
+EQUATIONS = {
+    "exprnn": (exprnn(H), elman(exponential)),
+    "scornn": (scornn(H), elman(cayley)),
+    "scornn-rho1": (scornn(H, rho=1), elman(functools.partial(cayley, rho=1))),
+}
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_the_papers_equation(name):
+    """Values and gradients, those through `weights` too: through the exponential, the solution and the reflections."""
+    check_equation(*EQUATIONS[name])
+
+
+# The matrix.
+
+
+@pytest.mark.parametrize("name", ORTHOGONAL)
+def test_the_matrix_is_orthogonal_at_the_start(name):
+    for size in (1, 2, 7, 64):
+        cell = ORTHOGONAL[name](size)
+        start = jax.jit(lambda cell=cell: cell.weights(cell.init(jax.random.key(0), D))["W_h"])
+        W = np.asarray(start(), float)
+        np.testing.assert_allclose(W.T @ W, np.eye(size), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["exprnn", "scornn"])
+def test_the_matrix_stays_orthogonal_in_training(name):
+    """A thousand steps of Adam and of RMSprop, towards another orthogonal matrix: as far as such a matrix can go."""
+    cell, target = ORTHOGONAL[name](6), np.linalg.qr(normal(6, 6))[0].astype(np.float32)
+    params = cell.init(jax.random.key(0), D)
+
+    def train(optimizer):
+        def step(carry, _):
+            params, state = carry
+            value, slope = jax.value_and_grad(lambda p: jnp.mean((cell.weights(p)["W_h"] - target) ** 2))(params)
+            updates, state = optimizer.update(slope, state)
+            return (optax.apply_updates(params, updates), state), value
+
+        (last, _), losses = jax.lax.scan(step, (params, optimizer.init(params)), None, 1000)
+        return cell.weights(last)["W_h"], losses
+
+    before = matrix(cell, params).T
+    for W, losses in jax.jit(lambda: [train(optimizer) for optimizer in (optax.adam(0.01), optax.rmsprop(0.01))])():
+        assert losses[-1] < 0.6 * losses[0] and np.abs(W - before).max() > 0.3
+        W = np.asarray(W, float)
+        np.testing.assert_allclose(W.T @ W, np.eye(6), rtol=0, atol=1e-5)
+
+
+def test_the_exponential_of_a_skew_matrix():
+    """scipy's, values and derivative, up to the angles that the docstring names; orthogonal past them; many at once."""
+    unit = [skew(normal(21, seed=seed), 7) for seed in (1, 2)]
+    unit = np.stack([S / np.linalg.norm(S, 2) for S in unit])
+
+    @jax.jit
+    @jax.vmap
+    def run(S, along):
+        return jax.jvp(exp_of_skew, (S,), (along,))
+
+    for angle in (0.0, 0.1, math.pi, 20.0):
+        with jax.enable_x64(True):
+            W, slope = run(angle * unit, unit[::-1])
+        expected = [scipy.linalg.expm_frechet(angle * S, along) for S, along in zip(unit, unit[::-1], strict=True)]
+        np.testing.assert_allclose(W, [e for e, _ in expected], rtol=0, atol=2e-14)
+        np.testing.assert_allclose(slope, [d for _, d in expected], rtol=0, atol=1e-13)
+    for angle in (3.0, 40.0, 100.0):
+        W = np.asarray(run((angle * unit).astype(np.float32), unit.astype(np.float32))[0], float)
+        np.testing.assert_allclose(W.mT @ W, np.broadcast_to(np.eye(7), W.shape), rtol=0, atol=1e-6)
+
+
+def test_the_scaled_cayley_transform_needs_its_signs_for_an_eigenvalue_of_minus_one():
+    def nearest(rho, size):
+        """The distance of the spectrum to -1 at A of this size, in float64."""
+        with jax.enable_x64(True):
+            p = {"A": size * normal(15), "W_x": np.zeros((D, 6)), "b": np.zeros(6)}
+            return np.abs(np.linalg.eigvals(matrix(scornn(6, rho=rho), p)) + 1).min()
+
+    for size in (0.1, 1.0, 10.0):  # it comes near, as the angle 2 atan(size), and nearer the larger A is
+        assert nearest(0, size) > 0.01 / size
+    assert nearest(1, 0.0) == nearest(3, 0.0) == 0 and nearest(0, 0.0) == 2
+
+
+# modReLU.
+
+
+def test_modrelu_has_a_finite_slope_everywhere():
+    s, b = np.meshgrid([-2.0, -0.5, -0.0, 0.0, 0.5, 2.0], [-1.0, 0.0, 0.3])
+    value, (by_s, by_b) = jax.vmap(jax.value_and_grad(modrelu, (0, 1)))(s.ravel(), b.ravel())
+    np.testing.assert_allclose(value, modulus_relu(s, b).ravel(), atol=1e-7)
+    np.testing.assert_array_equal(by_s, (np.abs(s) + b >= 0).ravel())
+    np.testing.assert_array_equal(by_b, (np.sign(s) * (np.abs(s) + b >= 0)).ravel())
+
+
+@pytest.mark.parametrize("name", ORTHOGONAL)
+def test_the_jacobian_is_orthogonal_where_modrelu_is_linear(name):
+    """Where every unit is past its threshold, and at a state of zeros with b = 0."""
+    cell = ORTHOGONAL[name](H)
+    params = cell.init(jax.random.key(0), D) | {"b": jnp.zeros(H)}
+    for h in (normal(H).astype(np.float32), np.zeros(H, np.float32)):
+        J = jax.jit(jax.jacobian(lambda h: unroll(cell, params, np.zeros((4, D), np.float32), h)[0]))(h)
+        np.testing.assert_allclose(J @ J.T, np.eye(H), atol=1e-5)
+
+
+# Starts and options.
+
+
+def test_initial_values():
+    params = exprnn(64).init(jax.random.key(0), 200)
+    S = skew(np.asarray(params["A"]), 64)
+    assert params["A"].shape == (64 * 63 // 2,)
+    angles = S[::2, 1::2].diagonal()
+    np.testing.assert_array_equal(np.abs(S).sum(0)[::2], np.abs(angles))  # and nothing else
+    assert np.abs(angles).max() > 2.5 and np.abs(angles.mean()) < 1 and np.abs(angles).max() <= math.pi
+    np.testing.assert_allclose(np.std(params["W_x"]), math.sqrt(2 / 200), rtol=0.05)
+    assert 0.008 < np.abs(params["b"]).max() <= 0.01
+    for cell in (exprnn(64, start="cayley"), scornn(64)):
+        params = cell.init(jax.random.key(0), 200)
+        tangents = skew(np.asarray(params["A"]), 64)[::2, 1::2].diagonal()
+        assert -1 <= tangents.min() < -0.8 and -0.2 < tangents.max() <= 0
+        np.testing.assert_allclose(np.mean(2 * np.arctan(-tangents)), math.pi / 4, atol=0.15)
+    assert not np.any(params["b"]) and 0.009 < np.abs(params["W_x"]).max() <= 0.01
+    W = matrix(scornn(64, rho=10), params)
+    np.testing.assert_allclose(np.linalg.det(W), 1, rtol=1e-4)
+    np.testing.assert_allclose(np.linalg.det(matrix(scornn(64, rho=11), params)), -1, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: exprnn(H, start="haar"), "unknown start 'haar'; allowed: henaff, cayley"),
+        (lambda: scornn(H, rho=6), "rho is 6; allowed: 0, ..., 5"),
+        (lambda: scornn(H, rho=-1), "rho is -1; allowed: 0, ..., 5"),
+    ],
+)
+def test_options_that_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
