@@ -10,6 +10,7 @@ from rnnjax.cells.linear import linear
 from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import LSTMCarry, lstm
 from rnnjax.cells.lstm_variants import janet, ur_lstm
+from rnnjax.cells.memories import legs, lmu
 from rnnjax.cells.orthogonal import exprnn, scornn
 from rnnjax.cells.oscillators import cornn, unicornn
 from rnnjax.cells.rnn import irnn, rnn
@@ -34,6 +35,8 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "unicornn": unicornn,
     "exprnn": exprnn,
     "scornn": scornn,
+    "lmu": lmu,
+    "legs": legs,
 }
 
 __all__ = [
@@ -49,9 +52,11 @@ __all__ = [
     "indrnn",
     "irnn",
     "janet",
+    "legs",
     "lem",
     "ligru",
     "linear",
+    "lmu",
     "lru",
     "lstm",
     "mgu",
