@@ -119,7 +119,7 @@ def test_columns_that_differ_in_their_decimal_mark_are_refused():
             r"it is no text: character 3 is '\x03'; allowed: a table as text, such as a spreadsheet saves as CSV",
         ),
         (PLAIN, {}, "target is not given; allowed: a, b"),
-        ("a\nx\ny\n", {}, "target is not given; allowed: none, no column is of numbers"),
+        ("a\nx\ny\n", {}, "no column is of numbers: a; allowed: a table with a number in each row"),
         (PLAIN, {"target": "A"}, "unknown column 'A'; allowed: a, b"),
         ("sales,b\n1,2\n2,3\n", {"target": "sale"}, "unknown column 'sale'; did you mean 'sales'? allowed: sales, b"),
         (PLAIN, {"target": "a", "inputs": "c"}, "unknown column 'c'; allowed: a, b"),

@@ -80,7 +80,7 @@ def test_a_model_of_words_is_scored_by_word_and_by_character_and_writes(path):
     assert result["test_bits_per_character"] == pytest.approx(by_word * len(data.test) / len(tail))
     assert result["test_unknown"] == pytest.approx(np.mean(data.test == 20))
     p = fit_ngram(data.train, 3, 21)(data.test)
-    assert result["test_three_gram"] == pytest.approx(-np.mean(np.log2(p)))
+    assert result["test_3-gram"] == pytest.approx(-np.mean(np.log2(p)))
     assert list(result["references"]) == ["unigram", "3-gram"]
     written = run.write("The cat quacked", 30, temperature=1.0)
     assert written.startswith("The cat quacked") and UNKNOWN not in written

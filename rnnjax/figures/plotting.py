@@ -162,7 +162,8 @@ def gradient_map(
     figure.supylabel("training step", fontsize=10, color=ink(dark))
     extend = "min" if any(name.startswith("below") for name in kinds) else "neither"
     bar = figure.colorbar(image, ax=panels, extend=extend, aspect=20 * len(rows))
-    style_colorbar(bar, "$|dL/dh_t|$, rms over training batches", dark)
+    letter = "x" if columns == ["x"] else "h"  # of one that attends, what enters a layer
+    style_colorbar(bar, f"$|dL/d{letter}_t|$, rms over training batches", dark)
     add_patches(figure, kinds, dark)
     return write(figure, out)
 

@@ -163,8 +163,10 @@ def _series(cells, target, inputs, missing, decimal):
     """(name -> values, how many are targets, notes) of the columns asked for."""
     columns = cells.columns
     of_numbers = {name: column for name, column in columns.items() if _all_numbers(column)}
+    if target is None and not of_numbers:
+        raise ValueError(f"no column is of numbers: {', '.join(columns)}; allowed: a table with a number in each row")
     if target is None and len(of_numbers) != 1:
-        raise ValueError(f"target is not given; allowed: {', '.join(of_numbers) or 'none, no column is of numbers'}")
+        raise ValueError(f"target is not given; allowed: {', '.join(of_numbers)}")
     targets = list(of_numbers) if target is None else choose(target, columns)
     asked = list(dict.fromkeys(targets + choose(inputs or "", columns)))
     mark = decimal_mark(of_numbers | {name: columns[name] for name in asked}, cells.delimiter, decimal)

@@ -42,8 +42,8 @@ class Unit(NamedTuple):
 
 
 UNITS = {
-    "characters": Unit("bits_per_character", "bits per character", 5, "test_five_gram", SAMPLE_LENGTH),
-    "words": Unit("bits_per_word", "bits per word", 3, "test_three_gram", SAMPLE_LENGTH // 4),
+    "characters": Unit("bits_per_character", "bits per character", 5, "test_5-gram", SAMPLE_LENGTH),
+    "words": Unit("bits_per_word", "bits per word", 3, "test_3-gram", SAMPLE_LENGTH // 4),
 }
 
 
