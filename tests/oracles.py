@@ -111,6 +111,17 @@ def slope(step, score, given, seed):
     return structure.unflatten(along), score(*loop(step, params, carry, xs)).imag / STEP
 
 
+def cotangent(tree, like):
+    """What `jax.vjp` is given of a gradient by `like`: of integers, such as a clock, there is none."""
+    none = lambda a: np.zeros(a.shape, jax.dtypes.float0)  # noqa: E731
+    return jax.tree.map(lambda d, a: d if np.issubdtype(a.dtype, np.inexact) else none(a), tree, like)
+
+
+def without_float0(tree):
+    """What JAX returns as a gradient, with zeros where it is one by integers."""
+    return jax.tree.map(lambda d: np.zeros(d.shape) if d.dtype == jax.dtypes.float0 else d, tree)
+
+
 def parts(params, name, count):
     """The `[..., H]` blocks of a parameter `[..., count H]`, side by side."""
     return np.split(params[name], count, axis=-1)
