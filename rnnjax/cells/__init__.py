@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from rnnjax.cells.continuous import lem
+from rnnjax.cells.continuous import antisymmetric, antisymmetric_gated, lem, lipschitz
 from rnnjax.cells.gated import gated
 from rnnjax.cells.gru import gru, gru_cho, mgu
 from rnnjax.cells.light_gates import fastgrnn, fastrnn, indrnn, ligru
@@ -12,7 +12,7 @@ from rnnjax.cells.lstm import LSTMCarry, lstm
 from rnnjax.cells.lstm_variants import janet, ur_lstm
 from rnnjax.cells.memories import legs, lmu
 from rnnjax.cells.orthogonal import exprnn, scornn
-from rnnjax.cells.oscillators import cornn, unicornn
+from rnnjax.cells.oscillators import cornn, unicornn, wrnn
 from rnnjax.cells.rnn import irnn, rnn
 from rnnjax.types import Cell
 
@@ -33,6 +33,10 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "lem": lem,
     "cornn": cornn,
     "unicornn": unicornn,
+    "wrnn": wrnn,
+    "antisymmetric": antisymmetric,
+    "antisymmetric_gated": antisymmetric_gated,
+    "lipschitz": lipschitz,
     "exprnn": exprnn,
     "scornn": scornn,
     "lmu": lmu,
@@ -42,6 +46,8 @@ CELLS: dict[str, Callable[..., Cell]] = {
 __all__ = [
     "CELLS",
     "LSTMCarry",
+    "antisymmetric",
+    "antisymmetric_gated",
     "cornn",
     "exprnn",
     "fastgrnn",
@@ -56,6 +62,7 @@ __all__ = [
     "lem",
     "ligru",
     "linear",
+    "lipschitz",
     "lmu",
     "lru",
     "lstm",
@@ -64,4 +71,5 @@ __all__ = [
     "scornn",
     "unicornn",
     "ur_lstm",
+    "wrnn",
 ]
