@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oracles import absolute, check_equation, parts, relu, sigma
 
-from rnnjax.cells import fastgrnn, fastrnn, indrnn, ligru
+from rnnjax.cells import RANCarry, atr, brc, cfn, fastgrnn, fastrnn, indrnn, light_ru, ligru, nbrc, ran, star
 from rnnjax.engine.unroll import unroll
 
 H = 4
@@ -45,13 +45,71 @@ def light(p, h, x):
     return z * h + (1 - z) * relu(x @ W_a + h @ U_a + b_a)
 
 
+def bistable(p, h, x):
+    """Vecoven et al. (2021), eq. 5-6: a and c see the unit itself, or all of them."""
+    (W_a, W_c, W), (w_a, w_c), (b_a, b_c) = parts(p, "W_x", 3), parts(p, "W_h", 2), parts(p, "b", 2)
+    a_of_h, c_of_h = (h @ w_a, h @ w_c) if w_a.ndim == 2 else (w_a * h, w_c * h)
+    a = 1 + np.tanh(x @ W_a + a_of_h + b_a)
+    c = sigma(x @ W_c + c_of_h + b_c)
+    return c * h + (1 - c) * np.tanh(x @ W + a * h)
+
+
+def stackable(p, h, x):
+    """Turkoglu et al. (2019), eq. 6-8 of the paper."""
+    (W_z, W_k), (b_z, b_k) = parts(p, "W_x", 2), parts(p, "b", 2)
+    k = sigma(x @ W_k + h @ p["W_h"] + b_k)
+    return np.tanh((1 - k) * h + k * np.tanh(x @ W_z + b_z))
+
+
+def additive(show):
+    """Lee et al. (2017): the content is W_c x, and gates see what is shown."""
+
+    def step(p, carry, x):
+        (W_i, W_f, W_c), (U_i, U_f), (b_i, b_f) = parts(p, "W_x", 3), parts(p, "W_h", 2), parts(p, "b", 2)
+        i = sigma(x @ W_i + carry.h @ U_i + b_i)
+        f = sigma(x @ W_f + carry.h @ U_f + b_f)
+        c = i * (x @ W_c) + f * carry.c
+        return RANCarry(c, show(c))
+
+    return step
+
+
+def chaos_free(p, h, x):
+    """Laurent & von Brecht (2016), eq. 1-3."""
+    (V_theta, V_eta, W), (U_theta, U_eta), (b_theta, b_eta) = parts(p, "W_x", 3), parts(p, "W_h", 2), parts(p, "b", 2)
+    theta = sigma(h @ U_theta + x @ V_theta + b_theta)
+    eta = sigma(h @ U_eta + x @ V_eta + b_eta)
+    return theta * np.tanh(h) + eta * np.tanh(x @ W)
+
+
+def twin_gated(p, h, x):
+    """Zhang et al. (2018), eq. 5-8, column form."""
+    P, Q = p["W_x"].T @ x.T + p["b"][:, None], p["W_h"].T @ h.T
+    return (sigma(P + Q) * P + sigma(P - Q) * h.T).T
+
+
+def light_recurrent(p, h, x):
+    """Ye et al. (2024)."""
+    W_f, W_n = parts(p, "W_x", 2)
+    f = sigma(x @ W_f + h @ p["W_h"] + p["b"])
+    return h + f * (np.tanh(x @ W_n) - h)
+
+
 EQUATIONS = {
     "indrnn": (indrnn(H), independent(1)),
-    "indrnn-bound": (indrnn(H, t_max=2.0, growth=1.2, long_memory=True), independent(1.2**0.5)),
+    "indrnn-bound": (indrnn(H, t_max=2.0, growth=1.0, long_memory=True), independent(1)),
     "fastrnn": (fastrnn(H), fast),
     "fastgrnn": (fastgrnn(H), fast_gated),
     "fastgrnn-factors": (fastgrnn(H, rank_x=2, rank_h=1), fast_gated),
     "ligru": (ligru(H), light),
+    "brc": (brc(H), bistable),
+    "nbrc": (nbrc(H), bistable),
+    "star": (star(H), stackable),
+    "ran": (ran(H), additive(np.tanh)),
+    "ran-identity": (ran(H, activation="identity"), additive(lambda c: c)),
+    "cfn": (cfn(H), chaos_free),
+    "atr": (atr(H), twin_gated),
+    "light_ru": (light_ru(H), light_recurrent),
 }
 
 
@@ -62,7 +120,7 @@ def test_the_papers_equation(cell, step):
 
 def begun(cell, D=3):
     """The parameters of a cell at the start."""
-    return {name: np.asarray(a) for name, a in cell.init(jax.random.key(0), D).items()}
+    return {name: np.asarray(a) for name, a in jax.jit(cell.init, static_argnums=1)(jax.random.key(0), D).items()}
 
 
 def without_input(cell, params, start, T):
@@ -129,12 +187,56 @@ def test_factors_have_their_rank():
     assert shapes == {"W_x_1": (3, 2), "W_x_2": (2, H), "W_h_1": (H, 1), "W_h_2": (1, H)}
 
 
+# What the papers say of the states without input, and of a sum.
+
+
+@pytest.mark.parametrize("make", [brc, nbrc])
+def test_a_bistable_cell_holds_one_of_two_values_where_a_is_above_1(make):
+    cell = make(3)
+    a = np.array([1.7, 1.3, 0.8], np.float32)
+    params = {name: np.zeros_like(p) for name, p in begun(cell).items()}
+    params["b"] = np.concatenate([np.arctanh(a - 1), np.zeros(3)]).astype(np.float32)
+    start = np.array([[0.05] * 3, [-0.05] * 3], np.float32)
+    high, low = without_input(cell, params, start, 400)[-1]
+    np.testing.assert_allclose(high, -low, atol=1e-6)
+    np.testing.assert_allclose(np.tanh(a * high), high, atol=1e-5)
+    assert (high[:2] > 0.5).all()
+    assert abs(high[2]) < 1e-3
+
+
+def test_a_chaos_free_network_forgets_its_state_without_input():
+    cell = cfn(30, gain=6.0, forget_bias=4.0)
+    hs = without_input(cell, begun(cell), 3 * np.random.default_rng(0).normal(size=(5, 30)).astype(np.float32), 3000)
+    assert (np.abs(hs[1:]) <= np.abs(hs[:-1])).all()
+    assert np.abs(hs[-1]).max() < 0.03
+
+
+def test_the_state_of_an_additive_network_is_a_weighted_sum_of_contents():
+    cell = ran(H, activation="identity")
+    params = begun(cell) | {"W_h": np.zeros((H, 2 * H), np.float32)}  # then the gates are those of the input alone
+    xs = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    i, f, content = np.split(xs @ params["W_x"], 3, axis=-1)
+    weight = [sigma(i[j]) * np.prod(sigma(f[j + 1 :]), axis=0) for j in range(6)]
+    np.testing.assert_allclose(unroll(cell, params, xs)[1][-1], sum(np.multiply(weight, content)), rtol=1e-5)
+
+
+def test_biases_and_vectors_as_stated():
+    assert (begun(cfn(H))["b"] == np.repeat([1, -1], H)).all()
+    assert (begun(brc(H))["W_h"] == 1).all()
+    assert {name: begun(atr(H))[name].shape for name in begun(atr(H))} == {"W_x": (3, H), "W_h": (H, H), "b": (H,)}
+    kept = sigma(-np.split(begun(star(1000, chrono_t_max=100.0), 1)["b"], 2)[1])  # 1 - k
+    timescales = 1 / (1 - kept)
+    np.testing.assert_allclose([timescales.min(), timescales.mean(), timescales.max()], [2, 51, 100], atol=3)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: indrnn(0), "hidden_size is 0; allowed: 1, 2, "),
         (lambda: indrnn(H, t_max=0.0), "t_max=0.0; allowed: more than 0, or None"),
         (lambda: indrnn(H, growth=0.5), "growth=0.5; allowed: 1 or more"),
+        (lambda: star(H, chrono_t_max=2.0), "chrono_t_max=2.0; allowed: more than 2"),
+        (lambda: ran(H, activation="relu"), "unknown activation 'relu'; allowed: tanh, identity"),
         (lambda: fastgrnn(H, rank_h=0), "rank_h is 0; allowed: 1, 2, ..., or None"),
     ],
 )

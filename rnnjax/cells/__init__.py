@@ -5,7 +5,7 @@ from collections.abc import Callable
 from rnnjax.cells.continuous import antisymmetric, antisymmetric_gated, lem, lipschitz
 from rnnjax.cells.gated import gated
 from rnnjax.cells.gru import gru, gru_cho, mgu
-from rnnjax.cells.light_gates import fastgrnn, fastrnn, indrnn, ligru
+from rnnjax.cells.light_gates import fastgrnn, fastrnn, indrnn, light_ru, ligru, star
 from rnnjax.cells.linear import linear
 from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import LSTMCarry, lstm
@@ -14,6 +14,7 @@ from rnnjax.cells.memories import legs, lmu
 from rnnjax.cells.orthogonal import exprnn, scornn
 from rnnjax.cells.oscillators import cornn, unicornn, wrnn
 from rnnjax.cells.rnn import irnn, rnn
+from rnnjax.cells.twin_gates import RANCarry, atr, brc, cfn, nbrc, ran
 from rnnjax.types import Cell
 
 CELLS: dict[str, Callable[..., Cell]] = {
@@ -41,13 +42,24 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "scornn": scornn,
     "lmu": lmu,
     "legs": legs,
+    "brc": brc,
+    "nbrc": nbrc,
+    "star": star,
+    "ran": ran,
+    "cfn": cfn,
+    "atr": atr,
+    "light_ru": light_ru,
 }
 
 __all__ = [
     "CELLS",
     "LSTMCarry",
+    "RANCarry",
     "antisymmetric",
     "antisymmetric_gated",
+    "atr",
+    "brc",
+    "cfn",
     "cornn",
     "exprnn",
     "fastgrnn",
@@ -60,6 +72,7 @@ __all__ = [
     "janet",
     "legs",
     "lem",
+    "light_ru",
     "ligru",
     "linear",
     "lipschitz",
@@ -67,8 +80,11 @@ __all__ = [
     "lru",
     "lstm",
     "mgu",
+    "nbrc",
+    "ran",
     "rnn",
     "scornn",
+    "star",
     "unicornn",
     "ur_lstm",
     "wrnn",

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.gated import gated, memoized
-from rnnjax.initializers import constant, normal, orthogonal
+from rnnjax.initializers import chrono, constant, normal, orthogonal
 from rnnjax.types import Array, Cell, Params
 
 sigmoid = jax.nn.sigmoid
@@ -119,8 +119,8 @@ def fastgrnn(
 
     small = normal(0.1)
     ones = {"b_z": constant(1.0), "b_n": constant(1.0)}
-    cell = gated(hidden_size, {"p": lambda s: s}, update, w_x=small, w_h=small, vectors=ones)
-    cell = _without_bias(_with_numbers(cell, zeta=zeta, nu=nu), b=hidden_size)
+    cell = gated(hidden_size, {"p": _linear}, update, w_x=small, w_h=small, vectors=ones)
+    cell = without_bias(_with_numbers(cell, zeta=zeta, nu=nu), b=hidden_size)
 
     def init(key: Array, input_size: int) -> Params:
         key, *keys = jax.random.split(key, 5)
@@ -162,6 +162,66 @@ def ligru(hidden_size: int, *, gain: float | Array = 1.0) -> Cell:
     return gated(hidden_size, {"z": sigmoid, "a": jax.nn.relu}, update, w_h=orthogonal(gain))
 
 
+@memoized
+def light_ru(hidden_size: int, *, gain: float | Array = 1.0) -> Cell:
+    """Light recurrent unit: one gate, and a candidate that sees the input alone.
+
+        n_t = tanh(W_n x_t)
+        f_t = sigmoid(W_f x_t + U_f h_{t-1} + b_f)
+        h_t = (1 - f_t) h_{t-1} + f_t n_t
+
+    Ye et al. (2024), Light recurrent unit (Electronics 13:3204), who call it LRU, as another cell is called. f takes up
+    the new, and 1 - f forgets. W starts as Glorot's, b_f as 0.
+
+    Args:
+      hidden_size: H.
+      gain: scale of the orthogonal U_f.
+    """
+
+    def update(weights, h, *, f, n):
+        return (1 - f) * h + f * n
+
+    gates = {"f": sigmoid, "n": jnp.tanh}
+    cell = gated(hidden_size, gates, update, of_state=("f",), w_h=orthogonal(gain))
+    return without_bias(cell, b=hidden_size)
+
+
+@memoized
+def star(hidden_size: int, *, chrono_t_max: float | Array | None = None, gain: float | Array = 1.0) -> Cell:
+    """Stackable recurrent cell (STAR): one gate, made to be stacked high.
+
+        z_t = tanh(W_z x_t + b_z)
+        k_t = sigmoid(W_x x_t + W_h h_{t-1} + b_k)
+        h_t = tanh((1 - k_t) h_{t-1} + k_t z_t)
+
+    Turkoglu et al. (2019, arXiv:1911.11033), Gating revisited: the paper's equations. The authors' code computes
+    another cell, whose two weights do not sum to 1. W starts as Glorot's.
+
+    Args:
+      hidden_size: H.
+      chrono_t_max: spreads the timescales over [2, T_max]: b_k = -log U(1, T_max - 1), as in the authors' code, with
+        784 for pixels of digits; None, b_k starts as 0.
+      gain: scale of the orthogonal W_h.
+
+    Raises ValueError for a chrono_t_max of 2 or less.
+    """
+    if isinstance(chrono_t_max, numbers.Real) and chrono_t_max <= 2:
+        raise ValueError(f"{chrono_t_max=}; allowed: more than 2")
+
+    def slow(key, shape, dtype):
+        return -chrono(chrono_t_max)(key, shape, dtype)
+
+    def update(weights, h, *, z, k):
+        return jnp.tanh((1 - k) * h + k * z)
+
+    gates, bias = {"z": jnp.tanh, "k": sigmoid}, {} if chrono_t_max is None else {"k": slow}
+    return gated(hidden_size, gates, update, of_state=("k",), w_h=orthogonal(gain), bias=bias)
+
+
+def _linear(s):
+    return s
+
+
 def _with_numbers(cell: Cell, **values: float | Array) -> Cell:
     """The cell with further parameters that are one number each, which start at these values."""
 
@@ -171,7 +231,7 @@ def _with_numbers(cell: Cell, **values: float | Array) -> Cell:
     return cell._replace(init=init)
 
 
-def _without_bias(cell: Cell, **counts: int) -> Cell:
+def without_bias(cell: Cell, **counts: int) -> Cell:
     """The cell whose last `counts[name]` entries of the bias `name` are no parameters, but zero."""
 
     def init(key: Array, input_size: int) -> Params:
