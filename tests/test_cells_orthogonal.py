@@ -11,7 +11,7 @@ import pytest
 import scipy.linalg
 from oracles import absolute, check_equation, normal
 
-from rnnjax.cells import exprnn, scornn
+from rnnjax.cells import exprnn, householder, nnrnn, scornn
 from rnnjax.cells.orthogonal import exp_of_skew, modrelu
 from rnnjax.engine.unroll import unroll
 
@@ -20,12 +20,21 @@ ORTHOGONAL = {
     "exprnn": exprnn,
     "exprnn-cayley": lambda H: exprnn(H, start="cayley"),
     "scornn": scornn,
+    "householder": householder,
+    "householder-m2": lambda H: householder(H, m=min(2, H), activation="modrelu"),
+    "nnrnn": nnrnn,
 }
 
 
 def matrix(cell, params):
     """W of s = W h, as the paper has it."""
     return np.asarray(cell.weights(params)["W_h"]).T
+
+
+def started(cell, D=D):
+    """Initial parameters, and what is made of them."""
+    params = cell.init(jax.random.key(0), D)
+    return params | {n: a for n, a in cell.weights(params).items() if n not in params}
 
 
 def strictly_upper(entries, size):
@@ -66,10 +75,45 @@ def cayley(p, rho=H // 2):
     return np.linalg.inv(eye + S) @ (eye - S) @ np.diag([1.0] * (H - rho) + [-1.0] * rho)
 
 
+def reflections(p, m=H):
+    """H_1 ... H_m, one by one."""
+    U, k = np.zeros((H, m), p["U"].dtype), 0
+    for i in range(H):
+        for j in range(min(i + 1, m)):
+            U[i, j] = p["U"][k]
+            k += 1
+    W = np.eye(H)
+    for u in U.T:
+        W = W @ (np.eye(H) - 2 * np.outer(u, u) / (u @ u))
+    return W
+
+
+def leaky(p, h, x):
+    s = (reflections(p) @ h.T + p["W_x"].T @ x.T).T + p["b"]
+    return np.where(s.real > 0, s, 0.1 * s)
+
+
+def schur(p):
+    """P (Lambda + T) P^T with 5 units: two blocks, and gamma_3 alone."""
+    L, k = np.zeros((H, H), p["T"].dtype), 0
+    for b, theta in enumerate(p["theta"]):
+        cos, sin = np.cos(theta), np.sin(theta)
+        L[2 * b : 2 * b + 2, 2 * b : 2 * b + 2] = p["gamma"][b] * np.array([[cos, -sin], [sin, cos]])
+    L[4, 4] = p["gamma"][2]
+    for i in range(H):
+        for j in range(i + 2 - i % 2, H):
+            L[i, j] = p["T"][k]
+            k += 1
+    return exponential(p) @ L @ exponential(p).T
+
+
 EQUATIONS = {
     "exprnn": (exprnn(H), elman(exponential)),
     "scornn": (scornn(H), elman(cayley)),
     "scornn-rho1": (scornn(H, rho=1), elman(functools.partial(cayley, rho=1))),
+    "householder": (householder(H), leaky),
+    "householder-m2": (householder(H, m=2, activation="modrelu"), elman(functools.partial(reflections, m=2))),
+    "nnrnn": (nnrnn(H), elman(schur)),
 }
 
 
@@ -84,14 +128,13 @@ def test_the_papers_equation(name):
 
 @pytest.mark.parametrize("name", ORTHOGONAL)
 def test_the_matrix_is_orthogonal_at_the_start(name):
-    for size in (1, 2, 7, 64):
-        cell = ORTHOGONAL[name](size)
-        start = jax.jit(lambda cell=cell: cell.weights(cell.init(jax.random.key(0), D))["W_h"])
-        W = np.asarray(start(), float)
-        np.testing.assert_allclose(W.T @ W, np.eye(size), rtol=0, atol=1e-6)
+    cells = [ORTHOGONAL[name](size) for size in (1, 2, 7, 64)]
+    for W in jax.jit(lambda: [started(cell)["W_h"] for cell in cells])():
+        W = np.asarray(W, float)
+        np.testing.assert_allclose(W.T @ W, np.eye(len(W)), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["exprnn", "scornn"])
+@pytest.mark.parametrize("name", ["exprnn", "scornn", "householder"])
 def test_the_matrix_stays_orthogonal_in_training(name):
     """A thousand steps of Adam and of RMSprop, towards another orthogonal matrix: as far as such a matrix can go."""
     cell, target = ORTHOGONAL[name](6), np.linalg.qr(normal(6, 6))[0].astype(np.float32)
@@ -147,6 +190,29 @@ def test_the_scaled_cayley_transform_needs_its_signs_for_an_eigenvalue_of_minus_
     assert nearest(1, 0.0) == nearest(3, 0.0) == 0 and nearest(0, 0.0) == 2
 
 
+def test_a_product_of_reflections_has_the_sign_of_their_number():
+    cells = [householder(5, m=m) for m in (1, 4, 5)]
+    for m, W in zip((1, 4, 5), jax.jit(lambda: [started(cell)["W_h"] for cell in cells])(), strict=True):
+        np.testing.assert_allclose(np.linalg.det(W), (-1) ** m, rtol=1e-5)
+        assert np.linalg.matrix_rank(W - np.eye(5), tol=1e-4) == m  # each reflection leaves all but one direction
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_the_eigenvalues_of_a_non_normal_matrix_are_its_parameters(size):
+    """gamma exp(+-i theta), whatever the triangle above them is; and with that it is not normal."""
+    cell = nnrnn(size)
+    with jax.enable_x64(True):
+        params = {n: np.asarray(a, float) for n, a in cell.init(jax.random.key(0), D).items()}
+        params |= {n: params[n] + 0.3 * normal(*params[n].shape) for n in ("A", "gamma", "T")}
+        W = matrix(cell, params)
+    gamma, theta = params["gamma"], params["theta"]
+    expected = np.concatenate([np.exp(1j * a * theta) * gamma[: size // 2] for a in (1, -1)])
+    expected = np.append(expected, gamma[size // 2 :])
+    found = np.linalg.eigvals(W)
+    assert np.abs(found[:, None] - expected).min(0).max() < 1e-10 > np.abs(found[:, None] - expected).min(1).max()
+    assert np.linalg.norm(W @ W.T - W.T @ W) > 0.1
+
+
 # modReLU.
 
 
@@ -158,7 +224,7 @@ def test_modrelu_has_a_finite_slope_everywhere():
     np.testing.assert_array_equal(by_b, (np.sign(s) * (np.abs(s) + b >= 0)).ravel())
 
 
-@pytest.mark.parametrize("name", ORTHOGONAL)
+@pytest.mark.parametrize("name", [name for name in ORTHOGONAL if name != "householder"])  # a leaky relu
 def test_the_jacobian_is_orthogonal_where_modrelu_is_linear(name):
     """Where every unit is past its threshold, and at a state of zeros with b = 0."""
     cell = ORTHOGONAL[name](H)
@@ -172,23 +238,41 @@ def test_the_jacobian_is_orthogonal_where_modrelu_is_linear(name):
 
 
 def test_initial_values():
-    params = exprnn(64).init(jax.random.key(0), 200)
-    S = skew(np.asarray(params["A"]), 64)
-    assert params["A"].shape == (64 * 63 // 2,)
-    angles = S[::2, 1::2].diagonal()
-    np.testing.assert_array_equal(np.abs(S).sum(0)[::2], np.abs(angles))  # and nothing else
-    assert np.abs(angles).max() > 2.5 and np.abs(angles.mean()) < 1 and np.abs(angles).max() <= math.pi
-    np.testing.assert_allclose(np.std(params["W_x"]), math.sqrt(2 / 200), rtol=0.05)
-    assert 0.008 < np.abs(params["b"]).max() <= 0.01
-    for cell in (exprnn(64, start="cayley"), scornn(64)):
-        params = cell.init(jax.random.key(0), 200)
-        tangents = skew(np.asarray(params["A"]), 64)[::2, 1::2].diagonal()
+    cells = {
+        "exp": exprnn(64),
+        "exp-cayley": exprnn(64, start="cayley"),
+        "sco": scornn(64, rho=10),
+        "sco-odd": scornn(64, rho=11),
+        "house": householder(64, m=20),
+        "nn": nnrnn(64),
+    }
+    drawn = jax.jit(lambda: {name: started(cell, 200) for name, cell in cells.items()})()
+    drawn = {name: {n: np.asarray(a) for n, a in params.items()} for name, params in drawn.items()}
+    blocks = {name: skew(p["A"], 64) for name, p in drawn.items() if "A" in p}
+    for S in blocks.values():
+        np.testing.assert_array_equal(np.abs(S).sum(0)[::2], np.abs(S[::2, 1::2].diagonal()))  # and nothing else
+    for name in ("exp", "nn"):
+        angles = blocks[name][::2, 1::2].diagonal()
+        assert 2.5 < np.abs(angles).max() <= math.pi and np.abs(angles.mean()) < 1
+    for name in ("exp-cayley", "sco"):
+        tangents = blocks[name][::2, 1::2].diagonal()
         assert -1 <= tangents.min() < -0.8 and -0.2 < tangents.max() <= 0
         np.testing.assert_allclose(np.mean(2 * np.arctan(-tangents)), math.pi / 4, atol=0.15)
-    assert not np.any(params["b"]) and 0.009 < np.abs(params["W_x"]).max() <= 0.01
-    W = matrix(scornn(64, rho=10), params)
-    np.testing.assert_allclose(np.linalg.det(W), 1, rtol=1e-4)
-    np.testing.assert_allclose(np.linalg.det(matrix(scornn(64, rho=11), params)), -1, rtol=1e-4)
+    for name, rho in (("sco", 10), ("sco-odd", 11)):
+        np.testing.assert_allclose(np.linalg.det(drawn[name]["W_h"]), (-1) ** rho, rtol=1e-4)
+    for name, b, std in (
+        ("exp", 0.01, math.sqrt(2 / 200)),
+        ("sco", 0, 0.01 / math.sqrt(3)),
+        ("house", 0, math.sqrt(2 / 264)),
+        ("nn", 0.01, math.sqrt(2 / 264)),
+    ):
+        assert 0.8 * b <= np.abs(drawn[name]["b"]).max() <= b
+        np.testing.assert_allclose(np.std(drawn[name]["W_x"]), std, rtol=0.05)
+    assert drawn["house"]["U"].shape == (64 * 20 - 20 * 19 // 2,)
+    np.testing.assert_allclose(np.sum(drawn["house"]["U"] ** 2), 20, rtol=1e-5)  # columns of length 1
+    gamma, theta, T = (drawn["nn"][name] for name in ("gamma", "theta", "T"))
+    assert np.all(gamma == 1) and not np.any(T) and T.shape == (64 * 63 // 2 - 32,)
+    assert 0 <= theta.min() < 1 and 5 < theta.max() <= 2 * math.pi
 
 
 @pytest.mark.parametrize(
@@ -197,6 +281,8 @@ def test_initial_values():
         (lambda: exprnn(H, start="haar"), "unknown start 'haar'; allowed: henaff, cayley"),
         (lambda: scornn(H, rho=6), "rho is 6; allowed: 0, ..., 5"),
         (lambda: scornn(H, rho=-1), "rho is -1; allowed: 0, ..., 5"),
+        (lambda: householder(H, m=0), "m is 0; allowed: 1, ..., 5"),
+        (lambda: householder(H, activation="oplu"), "unknown activation 'oplu'; allowed: leaky_relu, modrelu"),
     ],
 )
 def test_options_that_are_refused(make, message):

@@ -11,7 +11,7 @@ from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import LSTMCarry, lstm
 from rnnjax.cells.lstm_variants import janet, ur_lstm
 from rnnjax.cells.memories import legs, lmu
-from rnnjax.cells.orthogonal import exprnn, scornn
+from rnnjax.cells.orthogonal import exprnn, householder, nnrnn, scornn
 from rnnjax.cells.oscillators import cornn, unicornn, wrnn
 from rnnjax.cells.rnn import irnn, rnn
 from rnnjax.cells.twin_gates import RANCarry, atr, brc, cfn, nbrc, ran
@@ -38,8 +38,6 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "antisymmetric": antisymmetric,
     "antisymmetric_gated": antisymmetric_gated,
     "lipschitz": lipschitz,
-    "exprnn": exprnn,
-    "scornn": scornn,
     "lmu": lmu,
     "legs": legs,
     "brc": brc,
@@ -49,6 +47,10 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "cfn": cfn,
     "atr": atr,
     "light_ru": light_ru,
+    "exprnn": exprnn,
+    "scornn": scornn,
+    "householder": householder,
+    "nnrnn": nnrnn,
 }
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "gated",
     "gru",
     "gru_cho",
+    "householder",
     "indrnn",
     "irnn",
     "janet",
@@ -81,6 +84,7 @@ __all__ = [
     "lstm",
     "mgu",
     "nbrc",
+    "nnrnn",
     "ran",
     "rnn",
     "scornn",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cells.gated import check_hidden_size, gated, memoized
-from rnnjax.initializers import Initializer, normal, zeros
+from rnnjax.initializers import Initializer, glorot, normal, zeros
 from rnnjax.types import Activation, Array, Cell, Params, Weights
 
 
@@ -85,6 +85,101 @@ def scornn(hidden_size: int, *, rho: int | None = None) -> Cell:
         w_x=uniform(0.01),
         bias=zeros,
     )
+
+
+@memoized
+def householder(
+    hidden_size: int, *, m: int | None = None, activation: Literal["leaky_relu", "modrelu"] = "leaky_relu"
+) -> Cell:
+    """An orthogonal network: W is a product of reflections (oRNN).
+
+        h_t = phi(W h_{t-1} + W_x x_t + b),    W = H_1 ... H_m,    H_k = I - 2 u_k u_k^T / |u_k|^2
+
+    Mhammedi, Hellicar, Rahman & Bailey (2016), Efficient orthogonal parametrisation of recurrent neural networks using
+    Householder reflections (arXiv:1612.00188). The first k - 1 entries of u_k are 0; U holds the others, columns of a
+    lower trapezoid, row by row. They start as random directions, W_x as Glorot's, b as 0. The determinant is (-1)^m:
+    m = H - 1 and m = H each reach every orthogonal matrix of their sign; u_H has one entry, whose size is nothing.
+
+    W is made in one product, I - U T U^T, with 1 / T the upper triangle of U^T U, its diagonal halved. The authors'
+    code leaves out |u_k|^2 and rescales u_k at each update instead; it has OPLU, too, which mixes units in pairs, and
+    a first state that is learned, where here it is 0.
+
+    Args:
+      hidden_size: H.
+      m: the number of reflections, 1, ..., H; by default H. Fewer reach fewer matrices.
+      activation: phi, with the slope 0.1 below 0, or modReLU: sign(s) relu(|s| + b) of s without b.
+
+    Raises ValueError for an `m` that is not in 1, ..., H, or an unknown `activation`.
+    """
+    check_hidden_size(hidden_size)
+    m = hidden_size if m is None else m
+    if m not in range(1, hidden_size + 1):
+        raise ValueError(f"m is {m}; allowed: 1, ..., {hidden_size}")
+    if activation not in ("leaky_relu", "modrelu"):
+        raise ValueError(f"unknown activation {activation!r}; allowed: leaky_relu, modrelu")
+    trapezoid = np.tri(hidden_size, m, dtype=bool)
+
+    def draw(key: Array) -> Params:
+        U = jnp.tril(jax.random.normal(key, (hidden_size, m), jnp.float32))
+        return {"U": (U / jnp.linalg.norm(U, axis=0))[np.nonzero(trapezoid)]}
+
+    def matrix(params: Params) -> Array:
+        U = _place(params["U"], trapezoid)
+        squared = U.T @ U
+        triangle = jnp.triu(squared) - jnp.diag(jnp.diag(squared)) / 2
+        return jnp.eye(hidden_size, dtype=U.dtype) - U @ jax.scipy.linalg.solve_triangular(triangle, U.T)
+
+    phi = _leaky_relu if activation == "leaky_relu" else None
+    return _elman(hidden_size, draw, matrix, w_x=glorot, bias=zeros, activation=phi)
+
+
+@memoized
+def nnrnn(hidden_size: int) -> Cell:
+    """A non-normal network: W has eigenvalues near the unit circle and what an orthogonal matrix lacks, a triangle.
+
+        h_t = modrelu(W h_{t-1} + W_x x_t; b),    W = P (Lambda + T) P^T,    P = exp(A - A^T)
+        modrelu(s; b) = sign(s) relu(|s| + b)
+
+    Kerg et al. (2019), Non-normal recurrent neural network (nnRNN) (arXiv:1905.12080): a real Schur form. Lambda has
+    blocks of 2 by 2, gamma_k times the rotation by theta_k, and T is what lies above them, so that the eigenvalues of W
+    are gamma_k exp(+-i theta_k) whatever T is. Where H is odd the last block is gamma alone. A and T hold their free
+    entries row by row.
+
+    gamma starts as 1, theta as U(0, 2 pi), T as 0: an orthogonal W. A starts as the angles U(-pi, pi) of pairs of
+    units, W_x as Glorot's normal, b as U(-0.01, 0.01). The authors' code asks for this A, but passes it as an argument
+    that is not read, and its T also fills half of each block. The paper holds gamma near 1 by a penalty,
+    1e-4 (gamma - 1)^2, and gives T a weight decay and A a learning rate of their own; training here has neither.
+
+    Args:
+      hidden_size: H.
+
+    Raises ValueError for a hidden size below 1 or not whole.
+    """
+    check_hidden_size(hidden_size)
+    H, pairs = hidden_size, hidden_size // 2
+    block = np.arange(H) // 2
+    above = block > block[:, None]
+
+    def draw(key: Array) -> Params:
+        key_A, key_theta = jax.random.split(key)
+        return {
+            "A": _blocks(_henaff, key_A, H),
+            "gamma": jnp.ones(H - pairs, jnp.float32),
+            "theta": jax.random.uniform(key_theta, (pairs,), jnp.float32, 0, 2 * math.pi),
+            "T": jnp.zeros(above.sum(), jnp.float32),
+        }
+
+    def matrix(params: Params) -> Array:
+        gamma, theta = params["gamma"], params["theta"]
+        cos, sin = gamma[:pairs] * jnp.cos(theta), gamma[:pairs] * jnp.sin(theta)
+        diagonal = jnp.concatenate([jnp.stack([cos, cos], axis=-1).ravel(), gamma[pairs:]])
+        schur = _place(params["T"], above) + jnp.diag(diagonal)
+        first = np.arange(0, H - 1, 2)
+        schur = schur.at[first, first + 1].set(-sin).at[first + 1, first].set(sin)
+        P = exp_of_skew(_skew(params["A"], H))
+        return P @ schur @ P.T
+
+    return _elman(H, draw, matrix, w_x=_glorot_normal, bias=uniform(0.01))
 
 
 def _elman(
@@ -167,8 +262,13 @@ def exp_of_skew(S: Array) -> Array:
 
 def _skew(entries: Array, size: int) -> Array:
     """A - A^T, for the strictly upper triangular A with these entries, row by row."""
-    A = jnp.zeros((size, size), entries.dtype).at[np.triu_indices(size, 1)].set(entries, unique_indices=True)
+    A = _place(entries, np.tri(size, dtype=bool).T ^ np.eye(size, dtype=bool))
     return A - A.T
+
+
+def _place(entries: Array, where: np.ndarray) -> Array:
+    """The matrix with these entries, row by row, where `where` is true, and 0 elsewhere."""
+    return jnp.zeros(where.shape, entries.dtype).at[np.nonzero(where)].set(entries, unique_indices=True)
 
 
 def _blocks(angles: Callable[..., Array], key: Array, size: int) -> Array:
@@ -197,3 +297,12 @@ def uniform(bound: float) -> Initializer:
 def _kaiming(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
     """N(0, 2 / D): keeps the size of a signal through relu (He et al. 2015)."""
     return normal(math.sqrt(2 / max(shape[0], 1)))(key, shape, dtype)
+
+
+def _glorot_normal(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    """N(0, 2 / (D + H)), Glorot & Bengio (2010)."""
+    return normal(math.sqrt(2 / sum(shape)))(key, shape, dtype)
+
+
+def _leaky_relu(s: Array) -> Array:
+    return jax.nn.leaky_relu(s, 0.1)
