@@ -12,7 +12,8 @@ import scipy.linalg
 from oracles import absolute, check_equation, normal
 
 from rnnjax.cells import exprnn, householder, nnrnn, scornn
-from rnnjax.cells.orthogonal import exp_of_skew, modrelu
+from rnnjax.cells.orthogonal import modrelu
+from rnnjax.cells.orthogonal_matrices import exp_of_skew
 from rnnjax.engine.unroll import unroll
 
 H, D = 5, 3

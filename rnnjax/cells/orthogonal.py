@@ -9,6 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cells.gated import check_hidden_size, gated, memoized
+from rnnjax.cells.orthogonal_matrices import (
+    ANGLES,
+    blocks,
+    cayley_angles,
+    exp_of_skew,
+    henaff_angles,
+    in_full,
+    place,
+    skew,
+)
 from rnnjax.initializers import Initializer, glorot, normal, zeros
 from rnnjax.types import Activation, Array, Cell, Params, Weights
 
@@ -40,8 +50,8 @@ def exprnn(hidden_size: int, *, start: Literal["henaff", "cayley"] = "henaff") -
         raise ValueError(f"unknown start {start!r}; allowed: {', '.join(ANGLES)}")
     return _elman(
         hidden_size,
-        lambda key: {"A": _blocks(ANGLES[start], key, hidden_size)},
-        lambda params: exp_of_skew(_skew(params["A"], hidden_size)),
+        lambda key: {"A": blocks(ANGLES[start], key, hidden_size)},
+        lambda params: exp_of_skew(skew(params["A"], hidden_size)),
         w_x=_kaiming,
         bias=uniform(0.01),
     )
@@ -74,13 +84,13 @@ def scornn(hidden_size: int, *, rho: int | None = None) -> Cell:
     signs = np.where(np.arange(hidden_size) < hidden_size - rho, 1.0, -1.0)
 
     def matrix(params: Params) -> Array:
-        S = _skew(params["A"], hidden_size)
+        S = skew(params["A"], hidden_size)
         eye = jnp.eye(hidden_size, dtype=S.dtype)
         return jnp.linalg.solve(eye + S, eye - S) * signs.astype(S.dtype)
 
     return _elman(
         hidden_size,
-        lambda key: {"A": _blocks(_cayley, key, hidden_size)},
+        lambda key: {"A": blocks(cayley_angles, key, hidden_size)},
         matrix,
         w_x=uniform(0.01),
         bias=zeros,
@@ -124,7 +134,7 @@ def householder(
         return {"U": (U / jnp.linalg.norm(U, axis=0))[np.nonzero(trapezoid)]}
 
     def matrix(params: Params) -> Array:
-        U = _place(params["U"], trapezoid)
+        U = place(params["U"], trapezoid)
         squared = U.T @ U
         triangle = jnp.triu(squared) - jnp.diag(jnp.diag(squared)) / 2
         return jnp.eye(hidden_size, dtype=U.dtype) - U @ jax.scipy.linalg.solve_triangular(triangle, U.T)
@@ -163,7 +173,7 @@ def nnrnn(hidden_size: int) -> Cell:
     def draw(key: Array) -> Params:
         key_A, key_theta = jax.random.split(key)
         return {
-            "A": _blocks(_henaff, key_A, H),
+            "A": blocks(henaff_angles, key_A, H),
             "gamma": jnp.ones(H - pairs, jnp.float32),
             "theta": jax.random.uniform(key_theta, (pairs,), jnp.float32, 0, 2 * math.pi),
             "T": jnp.zeros(above.sum(), jnp.float32),
@@ -173,10 +183,10 @@ def nnrnn(hidden_size: int) -> Cell:
         gamma, theta = params["gamma"], params["theta"]
         cos, sin = gamma[:pairs] * jnp.cos(theta), gamma[:pairs] * jnp.sin(theta)
         diagonal = jnp.concatenate([jnp.stack([cos, cos], axis=-1).ravel(), gamma[pairs:]])
-        schur = _place(params["T"], above) + jnp.diag(diagonal)
+        schur = place(params["T"], above) + jnp.diag(diagonal)
         first = np.arange(0, H - 1, 2)
         schur = schur.at[first, first + 1].set(-sin).at[first + 1, first].set(sin)
-        P = exp_of_skew(_skew(params["A"], H))
+        P = exp_of_skew(skew(params["A"], H))
         return P @ schur @ P.T
 
     return _elman(H, draw, matrix, w_x=_glorot_normal, bias=uniform(0.01))
@@ -224,69 +234,6 @@ def modrelu(s: Array, b: Array) -> Array:
 def linear(s: Array) -> Array:
     """The identity, a gate's nonlinearity where it has none."""
     return s
-
-
-def in_full(matrix: Callable[[Params], Array]) -> Callable[[Params], Array]:
-    """`matrix` with products in full precision: in that of a GPU or TPU by default W would not be orthogonal."""
-
-    def make(params: Params) -> Array:
-        with jax.default_matmul_precision("highest"):
-            return matrix(params)
-
-    return make
-
-
-def exp_of_skew(S: Array) -> Array:
-    """exp(S) of a skew-symmetric S `[H, H]`, to the last digits where its angles |eigenvalue| are below 20.
-
-    It is the quotient p(S) / p(-S) of Padé's polynomials of degree 13 (Higham 2005) at S / 4, squared twice. Such a
-    quotient of a skew-symmetric matrix is orthogonal whatever its angles: W is so to the last digits of float32 up to
-    angles of 100, long after it ceases to be the exponential. One program without branches, as that of
-    `jax.scipy.linalg.expm` is not, compiles and differentiates quickly.
-    """
-    c = [1.0]
-    for k in range(13):
-        c.append(c[-1] * (13 - k) / ((k + 1) * (26 - k)))
-    S = S / 4
-    eye = jnp.eye(S.shape[-1], dtype=S.dtype)
-    S2 = S @ S
-    S4 = S2 @ S2
-    S6 = S4 @ S2
-    even = S6 @ (c[12] * S6 + c[10] * S4 + c[8] * S2) + c[6] * S6 + c[4] * S4 + c[2] * S2 + eye
-    odd = S @ (S6 @ (c[13] * S6 + c[11] * S4 + c[9] * S2) + c[7] * S6 + c[5] * S4 + c[3] * S2 + c[1] * eye)
-    W = jnp.linalg.solve(even - odd, even + odd)
-    W = W @ W
-    W = W @ W
-    return W @ (1.5 * eye - 0.5 * W.T @ W)  # a step of Newton's to the next orthogonal matrix: rounding errors leave
-
-
-def _skew(entries: Array, size: int) -> Array:
-    """A - A^T, for the strictly upper triangular A with these entries, row by row."""
-    A = _place(entries, np.tri(size, dtype=bool).T ^ np.eye(size, dtype=bool))
-    return A - A.T
-
-
-def _place(entries: Array, where: np.ndarray) -> Array:
-    """The matrix with these entries, row by row, where `where` is true, and 0 elsewhere."""
-    return jnp.zeros(where.shape, entries.dtype).at[np.nonzero(where)].set(entries, unique_indices=True)
-
-
-def _blocks(angles: Callable[..., Array], key: Array, size: int) -> Array:
-    """The entries of an A for which A - A^T has 2 by 2 blocks with these angles, and a 0 last where the size is odd."""
-    first = np.arange(0, size - 1, 2)
-    A = jnp.zeros((size, size)).at[first, first + 1].set(angles(key, first.shape))
-    return A[np.triu_indices(size, 1)].astype(jnp.float32)
-
-
-def _henaff(key: Array, shape: tuple[int, ...]) -> Array:
-    return jax.random.uniform(key, shape, jnp.float32, -math.pi, math.pi)
-
-
-def _cayley(key: Array, shape: tuple[int, ...]) -> Array:
-    return -jnp.tan(jax.random.uniform(key, shape, jnp.float32, 0, math.pi / 2) / 2)
-
-
-ANGLES = {"henaff": _henaff, "cayley": _cayley}
 
 
 def uniform(bound: float) -> Initializer:
