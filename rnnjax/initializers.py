@@ -45,6 +45,42 @@ def normal(stddev: float | Array) -> Initializer:
     return lambda key, shape, dtype=jnp.float32: jnp.asarray(stddev, dtype) * jax.random.normal(key, shape, dtype)
 
 
+def uniform(bound: float | Array) -> Initializer:
+    """U(-bound, bound)."""
+
+    def draw(key, shape, dtype=jnp.float32):
+        return jnp.asarray(bound, dtype) * jax.random.uniform(key, shape, dtype, -1.0, 1.0)
+
+    return draw
+
+
+def spectral(radius: float | Array, draw: Initializer) -> Initializer:
+    """What `draw` gives, scaled so that its largest |eigenvalue| is `radius`: below 1 a linear state fades."""
+
+    def scaled(key, shape, dtype=jnp.float32):
+        W = draw(key, shape, dtype)
+        return W * (jnp.asarray(radius, dtype) / spectral_radius(W))
+
+    return scaled
+
+
+def spectral_radius(W: Array) -> Array:
+    """max |lambda| of W `[H, H]`, as |W^k|^(1/k) for k = 2^30, which is squared 30 times (Gelfand 1941).
+
+    The eigenvalues themselves are to be had on a CPU only, and powers of a vector do not settle where the largest
+    eigenvalues are a pair.
+    """
+
+    def square(i, found):
+        power, log_radius = found
+        size = jnp.max(jnp.abs(power))
+        power = power / size
+        return jnp.matmul(power, power, precision="highest"), log_radius + jnp.log(size) * 0.5**i
+
+    _, log_radius = jax.lax.fori_loop(0, 31, square, (W, jnp.zeros((), W.dtype)))
+    return jnp.exp(log_radius)
+
+
 def uniform_sqrt(hidden_size: int) -> Initializer:
     """U(-1/sqrt(H), 1/sqrt(H)), for weights and biases alike: PyTorch's default for `nn.RNN`, `nn.LSTM`, `nn.GRU`."""
     bound = 1.0 / math.sqrt(hidden_size)

@@ -11,6 +11,7 @@ from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import LSTMCarry, lstm
 from rnnjax.cells.lstm_variants import janet, ur_lstm
 from rnnjax.cells.memories import legs, lmu
+from rnnjax.cells.neuroscience import dend_plrnn, esn, leaky_rnn, low_rank, plrnn
 from rnnjax.cells.orthogonal import exprnn, householder, nnrnn, scornn
 from rnnjax.cells.oscillators import cornn, unicornn, wrnn
 from rnnjax.cells.rnn import irnn, rnn
@@ -51,6 +52,11 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "scornn": scornn,
     "householder": householder,
     "nnrnn": nnrnn,
+    "leaky_rnn": leaky_rnn,
+    "low_rank": low_rank,
+    "plrnn": plrnn,
+    "dend_plrnn": dend_plrnn,
+    "esn": esn,
 }
 
 __all__ = [
@@ -63,6 +69,8 @@ __all__ = [
     "brc",
     "cfn",
     "cornn",
+    "dend_plrnn",
+    "esn",
     "exprnn",
     "fastgrnn",
     "fastrnn",
@@ -73,6 +81,7 @@ __all__ = [
     "indrnn",
     "irnn",
     "janet",
+    "leaky_rnn",
     "legs",
     "lem",
     "light_ru",
@@ -80,11 +89,13 @@ __all__ = [
     "linear",
     "lipschitz",
     "lmu",
+    "low_rank",
     "lru",
     "lstm",
     "mgu",
     "nbrc",
     "nnrnn",
+    "plrnn",
     "ran",
     "rnn",
     "scornn",
