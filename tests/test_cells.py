@@ -237,21 +237,28 @@ def test_gradients_against_finite_differences(cell, random_params):
         carry = jax.tree.map(lambda a: a + normal(*a.shape, seed=1, dtype=a.real.dtype) if is_real(a) else a, start)
         leaves, structure = jax.tree.flatten(carry)
         real = [i for i, a in enumerate(leaves) if is_real(a)]  # and not a clock
+        trained = {name: a for name, a in params.items() if has_gradient(cell, params, name)}
 
         def check(method, modes):
             @jax.jit
-            def run(params, xs, *parts):
+            def run(trained, xs, *parts):
                 given = dict(zip(real, parts, strict=True))
                 carry = structure.unflatten([given.get(i, a) for i, a in enumerate(leaves)])
-                last, ys = unroll(cell, params, xs, carry, method=method)
+                last, ys = unroll(cell, params | trained, xs, carry, method=method)
                 return [a for a in jax.tree.leaves((last, ys)) if is_real(a)]
 
-            given = (params, xs, *(leaves[i] for i in real))
+            given = (trained, xs, *(leaves[i] for i in real))
             check_grads(run, given, order=1, modes=modes, atol=1e-6, rtol=2e-6)
 
         for name, runner in RUNNERS.items():
             if isinstance(cell.form, runner.form):
                 check(name, ("rev",) if name == "deferred" else ("fwd", "rev"))
+
+
+def has_gradient(cell, params, name):
+    """Whether `weights` lets a gradient through to a parameter; not to a fixed one, such as a reservoir."""
+    along = jax.jvp(lambda a: cell.weights(params | {name: a}), (params[name],), (np.ones_like(params[name]),))[1]
+    return any(np.any(leaf) for leaf in jax.tree.leaves(along) if is_real(leaf))
 
 
 def test_forms_that_are_refused():
