@@ -97,10 +97,11 @@ def gated(
         return {name: s[name] + z[name] if name in s and name in z else s.get(name, z.get(name)) for name in names}
 
     gates = Gates(affine, activations, update, state, of_state)
-    return Cell(init, initial_carry, functools.partial(_step, gates), project, form=gates)
+    return Cell(init, initial_carry, functools.partial(step_of_gates, gates), project, form=gates)
 
 
-def _step(gates: Gates, weights: Weights, carry: Carry, z: Any) -> Carry:
+def step_of_gates(gates: Gates, weights: Weights, carry: Carry, z: Any) -> Carry:
+    """The step that the parts of a cell are of."""
     s = gates.affine(weights, gates.state(carry), z)
     return gates.update(weights, carry, **{name: phi(s[name]) for name, phi in gates.activations.items()})
 
