@@ -461,7 +461,7 @@ def test_equal_settings_make_equal_cells_that_jit_takes_as_static(cell):
     assert cell == cell and hash(cell) == hash(cell)
     xs = normal(T, B, D)
     _, ys = jax.jit(unroll, static_argnums=0)(cell, cell.init(jax.random.key(0), D), xs)
-    assert ys.shape == (T, B, H)
+    assert ys.shape[:2] == (T, B)
 
 
 def test_a_factory_remembers_what_it_made():

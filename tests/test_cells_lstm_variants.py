@@ -1,12 +1,33 @@
 """Relatives of the LSTM: each against its paper's equation, and what its paper claims."""
 
+import functools
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import check_equation, parts, sigma
+from oracles import check_equation, normal, parts, relu, sigma
 
-from rnnjax.cells import LSTMCarry, janet, ur_lstm
+from rnnjax.cells import (
+    CELLS,
+    LSTMCarry,
+    janet,
+    lstm,
+    lstm_1997,
+    lstm_projected,
+    mi_lstm,
+    mlstm_mul,
+    nested_lstm,
+    qrnn,
+    slstm,
+    sru,
+    sru_v1,
+    ur_lstm,
+)
+from rnnjax.cells.elementwise import QRNNCarry, SRUCarry
+from rnnjax.cells.lstm_maps import NestedCarry
+from rnnjax.cells.slstm import SLSTMCarry
 from rnnjax.engine.unroll import unroll
 
 D, H = 3, 4
@@ -33,15 +54,189 @@ def ur_lstm_step(p, carry, x):
     return LSTMCarry(c, sigma(x @ W_o + h @ U_o + b_o) * np.tanh(c))
 
 
+def lstm_of(s, c):
+    """The LSTM's step from its pre-activations i, f, g, o: (c, h)."""
+    i, f, g, o = s
+    c = sigma(f) * c + sigma(i) * np.tanh(g)
+    return c, sigma(o) * np.tanh(c)
+
+
+def projected_step(p, carry, x, peepholes=False):
+    """Sak et al. (2014), eqs. 1 to 6, with W_rm as W_r; r is h."""
+    c, h = carry
+    i, f, g, o = np.split(x @ p["W_x"] + h @ p["W_h"] + p["b"], 4, axis=-1)
+    if peepholes:
+        i, f = i + p["p_i"] * c, f + p["p_f"] * c
+        new = sigma(f) * c + sigma(i) * np.tanh(g)
+        o = o + p["p_o"] * new
+    c, m = lstm_of((i, f, g, o), c)
+    return LSTMCarry(c, m @ p["W_r"])
+
+
+def first_lstm_step(p, carry, x, truncated=False):
+    """Hochreiter & Schmidhuber (1997), section 4 and appendix A.1; the real part of h is h without its direction."""
+    s_c, h = carry
+    net = x @ p["W_x"] + (h.real if truncated else h) @ p["W_h"] + p["b"]
+    net_in, net_c, net_out = np.split(net, 3, axis=-1)
+    s_c = s_c + sigma(net_in) * (4 / (1 + np.exp(-net_c)) - 2)
+    return LSTMCarry(s_c, sigma(net_out) * (2 / (1 + np.exp(-s_c)) - 1))
+
+
+def slstm_step(p, carry, x, heads=2, log_f=lambda f: -np.log(1 + np.exp(-f))):
+    """Beck et al. (2024), eqs. 8 to 17, head by head; the larger of a and b as b + relu(a - b)."""
+    c, n, m, h = carry
+    R = p["W_h"]
+    units = R.shape[1]
+    s = x @ p["W_x"] + p["b"]
+    for k in range(heads):
+        of_head = h[..., k * units : (k + 1) * units] @ R[k]
+        s = s + 0 * of_head.sum()  # complex where h is
+        for gate in range(4):
+            first = gate * heads * units + k * units
+            s[..., first : first + units] += of_head[..., gate * units : (gate + 1) * units]
+    i, f, z, o = np.split(s, 4, axis=-1)
+    new = i + relu(log_f(f) + m - i)
+    i, f = np.exp(i - new), np.exp(log_f(f) + m - new)
+    c, n = f * c + i * np.tanh(z), f * n + i
+    return SLSTMCarry(c, n, new, sigma(o) * c / n)
+
+
+def sru_step(p, carry, x):
+    """Lei et al. (2018), eqs. 1 to 4, with a highway bias of 0 at the start."""
+    (W, W_f, W_r), (b_f, b_r), (v_f, v_r) = parts(p, "W_x", 3), parts(p, "b", 2), parts(p, "W_h", 2)
+    f = sigma(x @ W_f + v_f * carry.c + b_f)
+    r = sigma(x @ W_r + v_r * carry.c + b_r)
+    c = f * carry.c + (1 - f) * (x @ W)
+    return SRUCarry(c, r * c + (1 - r) * (x @ p["W_s"] if "W_s" in p else 3**0.5 * x))
+
+
+def sru_v1_step(p, c, x):
+    """The same without v: (c, h)."""
+    carry = sru_step(p | {"W_h": np.zeros(2 * c.shape[-1])}, SRUCarry(c, c), x)
+    return carry.c, carry.h
+
+
+def qrnn_step(p, carry, x, pooling="fo"):
+    """Bradbury et al. (2016), eqs. 3 to 5, where `past` is what each earlier input adds to the next steps."""
+    columns = p["b"].shape[0]
+    W = np.split(p["W"], p["W"].shape[1] // columns, axis=1)
+    window = len(W)
+    sums = [*(carry.past[..., j * columns : (j + 1) * columns] for j in range(window - 1)), 0]
+    s = [x @ W[j] + sums[j] for j in range(window)]
+    z, f, *rest = np.split(s[0] + p["b"], len(pooling) + 1 if pooling != "ifo" else 4, axis=-1)
+    z, f = np.tanh(z), sigma(f)
+    c = f * carry.c + (sigma(rest[1]) if pooling == "ifo" else 1 - f) * z
+    return QRNNCarry(c, np.concatenate(s[1:], axis=-1), c if pooling == "f" else sigma(rest[0]) * c)
+
+
+def qrnn_of_one_input_step(p, c, x):
+    z, f, o = np.split(x @ p["W"] + p["b"], 3, axis=-1)
+    c = sigma(f) * c + (1 - sigma(f)) * np.tanh(z)
+    return c, sigma(o) * c
+
+
+def multiplicative_step(p, carry, x, gate_inside=False):
+    """Krause et al. (2016), eqs. 9 to 14, and the earlier form with the output gate inside the tanh."""
+    m = (x @ p["W_m"]) * (carry.h @ p["U_m"])
+    if not gate_inside:
+        return LSTMCarry(*lstm_of(np.split(x @ p["W_x"] + m @ p["W_h"] + p["b"], 4, axis=-1), carry.c))
+    i, f, g, o = np.split(x @ p["W_x"] + m @ p["W_h"], 4, axis=-1)
+    b_i, b_f, b, b_o = parts(p, "b", 4)
+    c = sigma(f + b_f) * carry.c + sigma(i + b_i) * g
+    return LSTMCarry(c, np.tanh(sigma(o + b_o) * c + b))
+
+
+def mi_lstm_step(p, carry, x):
+    """Wu et al. (2016), eq. 4, for each gate."""
+    wx, uh = x @ p["W_x"], carry.h @ p["W_h"]
+    s = p["alpha"] * wx * uh + p["beta_1"] * uh + p["beta_2"] * wx + p["b"]
+    return LSTMCarry(*lstm_of(np.split(s, 4, axis=-1), carry.c))
+
+
+def nested_step(p, carry, x):
+    """Moniz & Krueger (2017), eqs. 6 to 17: an LSTM's step on what the outer gates let through."""
+    i, f, g, o = np.split(x @ p["W_x"] + carry.h @ p["W_h"] + p["b"], 4, axis=-1)
+    inner = (sigma(i) * g) @ p["W_in"] + (sigma(f) * carry.c) @ p["U_in"] + p["b_in"]
+    c_in, c = lstm_of(np.split(inner, 4, axis=-1), carry.c_in)
+    return NestedCarry(c_in, c, sigma(o) * np.tanh(c))
+
+
 EQUATIONS = {
     "janet": (janet(H), janet_step),
     "ur_lstm": (ur_lstm(H), ur_lstm_step),
+    "lstm_projected": (lstm_projected(H, projection_size=3), projected_step),
+    "lstm_projected-peepholes": (
+        lstm_projected(H, projection_size=3, peepholes=True),
+        functools.partial(projected_step, peepholes=True),
+    ),
+    "lstm_1997": (lstm_1997(H, truncated=False), first_lstm_step),
+    "lstm_1997-truncated": (lstm_1997(H), functools.partial(first_lstm_step, truncated=True)),
+    "slstm": (slstm(H, heads=2), slstm_step),
+    "slstm-exp": (
+        slstm(H, heads=1, forget_gate="exp"),
+        functools.partial(slstm_step, heads=1, log_f=lambda f: f),
+    ),
+    "sru": (sru(H), sru_step),
+    "sru-skip": (sru(D), sru_step),
+    "sru_v1": (sru_v1(D), sru_v1_step),
+    "qrnn": (qrnn(H), qrnn_step),
+    "qrnn-f": (qrnn(H, window=3, pooling="f"), functools.partial(qrnn_step, pooling="f")),
+    "qrnn-ifo": (qrnn(H, window=3, pooling="ifo"), functools.partial(qrnn_step, pooling="ifo")),
+    "qrnn-1": (qrnn(H, window=1), qrnn_of_one_input_step),
+    "mlstm_mul": (mlstm_mul(H), multiplicative_step),
+    "mlstm_mul-inside": (mlstm_mul(H, gate_inside=True), functools.partial(multiplicative_step, gate_inside=True)),
+    "mi_lstm": (mi_lstm(H), mi_lstm_step),
+    "nested_lstm": (nested_lstm(H), nested_step),
 }
 
 
-@pytest.mark.parametrize("name", EQUATIONS)
-def test_the_papers_equation(name):
-    check_equation(*EQUATIONS[name])
+@pytest.mark.parametrize(("cell", "step"), EQUATIONS.values(), ids=EQUATIONS)
+def test_the_papers_equation(cell, step):
+    check_equation(cell, step)
+
+
+# What the authors' packages compute, see make_lstm_variants_vectors.py.
+
+VECTORS = np.load(Path(__file__).parent / "data" / "lstm_variants_vectors.npz", allow_pickle=False)
+
+
+def package_projected(v):
+    """(cell, params, xs, carry) of an `nn.LSTM` with `proj_size`, from its own arrays."""
+    params = {
+        "W_x": v["weight_ih_l0"].T,
+        "W_h": v["weight_hh_l0"].T,
+        "b": v["bias_ih_l0"] + v["bias_hh_l0"],
+        "W_r": v["weight_hr_l0"].T,
+    }
+    return lstm_projected(4, projection_size=3), params, v["xs"], LSTMCarry(v["c0"][0], v["h0"][0])
+
+
+def package_slstm(v):
+    """The same of xlstm's cell, whose inputs are the gates' own: W_x is the identity."""
+    heads, rows, units = v["R"].shape  # [heads, gate and unit, unit of h]
+    assert (rows, heads * units) == (4 * units, 4)
+    zero = jnp.zeros((v["xs"].shape[1], 4))
+    params = {"W_x": jnp.eye(16), "W_h": v["R"].transpose(0, 2, 1), "b": v["b"]}
+    return slstm(4, heads=heads), params, v["xs"], SLSTMCarry(zero, zero, zero, zero)
+
+
+@pytest.mark.parametrize(("package", "prefix"), [(package_projected, "lstm_projected"), (package_slstm, "slstm")])
+def test_stored_vectors_of_a_package(package, prefix):
+    v = {name.removeprefix(f"{prefix}/"): VECTORS[name] for name in VECTORS.files if name.startswith(f"{prefix}/")}
+
+    def loss(given):
+        carry, ys = unroll(*package(v | given))
+        return jnp.sum(v["dys"] * ys), (carry, ys)
+
+    given = {name.removeprefix("grad/"): v[name.removeprefix("grad/")] for name in v if name.startswith("grad/")}
+    assert {"xs", "weight_hr_l0", "h0"} <= set(given) or {"xs", "R", "b"} <= set(given)
+    gradient, (carry, ys) = jax.jit(jax.grad(loss, has_aux=True))(given)
+    np.testing.assert_allclose(ys, v["ys"], atol=1e-5)
+    last = {"h_n": carry.h, "c_n": carry.c} if prefix == "lstm_projected" else {"state": [carry.h, *carry[:3]]}
+    for name, value in last.items():
+        np.testing.assert_allclose(np.asarray(value), v[name].reshape(np.shape(value)), atol=1e-5)
+    for name, value in gradient.items():
+        np.testing.assert_allclose(value, v[f"grad/{name}"], atol=1e-5 * max(1, np.abs(value).max()), err_msg=name)
 
 
 # JANET.
@@ -101,3 +296,189 @@ def test_the_gate_of_ur_lstm_is_refined_by_up_to_f_times_1_minus_f():
     carry, _ = unroll(cell, p, jnp.zeros((1, D)), start)  # r = 1 - f: nearer to 1/2 where f is saturated
     np.testing.assert_allclose(carry.c, f + (1 - 2 * f) * f * (1 - f), atol=1e-6)
     assert (np.abs(np.asarray(carry.c) - 0.5) <= np.abs(f - 0.5) + 1e-6).all()
+
+
+# The LSTM of 1997.
+
+
+def jacobian(cell, p, xs, start, last):
+    """Of `last(carry)` at the end by the carry at the start."""
+    return jax.jit(jax.jacrev(lambda carry: last(unroll(cell, p, xs, carry)[0])))(start)
+
+
+def test_an_error_stays_in_the_carousel_as_it_is():
+    """Truncated, dc_100 / dc_0 is exactly the identity, whatever the gates do; so it is where they are shut."""
+    xs = normal(100, D).astype(np.float32)
+    start = LSTMCarry(jnp.full(H, 0.5), jnp.full(H, 0.2))
+    p = lstm_1997(H).init(jax.random.key(0), D)
+    p = {n: a + normal(*a.shape).astype(np.float32) for n, a in p.items()}
+    cut = jacobian(lstm_1997(H), p, xs, start, lambda carry: carry.c)
+    assert (cut.c == np.eye(H)).all() and (cut.h == 0).all()
+    whole = jacobian(lstm_1997(H, truncated=False), p, xs, start, lambda carry: carry.c)
+    assert np.abs(whole.c - np.eye(H)).max() > 0.1
+    shut = p | {"b": p["b"].at[:H].set(-1e4)}  # y_in is exactly 0
+    assert (jacobian(lstm_1997(H, truncated=False), shut, xs, start, lambda carry: carry.c).c == np.eye(H)).all()
+
+
+def test_truncation_cuts_the_gates_and_not_the_weights():
+    xs = normal(3, D).astype(np.float32)
+    cells = [lstm_1997(H, truncated=truncated) for truncated in (True, False)]
+    p = lstm_1997(H).init(jax.random.key(0), D)
+    runs = [jax.jit(jax.value_and_grad(lambda p, cell=cell: unroll(cell, p, xs)[1].sum()))(p) for cell in cells]
+    (cut, cut_gradient), (whole, whole_gradient) = runs
+    assert cut == whole  # the forward pass is the same
+    for name in ("W_x", "W_h", "b"):
+        assert (cut_gradient[name] != 0).any() and (cut_gradient[name] != whole_gradient[name]).any()
+    # One step: nothing to cut.
+    one = [jax.grad(lambda p, cell=cell: unroll(cell, p, xs[:1])[1].sum())(p) for cell in cells]
+    jax.tree.map(np.testing.assert_array_equal, *one)
+
+
+def test_the_first_lstm_starts_as_in_its_experiments():
+    p = lstm_1997(2).init(jax.random.key(0), D)
+    np.testing.assert_allclose(p["b"], [-3, -6, 0, 0, 0, 0])  # adding
+    np.testing.assert_allclose(lstm_1997(4, output_bias=-4.0).init(jax.random.key(0), D)["b"][-4:], [-1, -2, -3, -4])
+    W = np.concatenate([a.ravel() for n, a in lstm_1997(64).init(jax.random.key(0), 64).items() if n != "b"])
+    assert np.abs(W).max() <= 0.1 and np.abs(W.mean()) < 1e-3 and abs(W.std() - 0.2 / np.sqrt(12)) < 1e-3
+
+
+# The LSTM with a projection.
+
+
+def test_a_projection_shows_and_feeds_back_fewer_units():
+    carry, ys = unroll(lstm_projected(5), lstm_projected(5).init(jax.random.key(0), D), normal(2, D))
+    assert carry.c.shape == (5,) and carry.h.shape == (3,) and ys.shape == (2, 3)
+    for size in (0, 6, 2.5):
+        with pytest.raises(ValueError, match=rf"projection_size is {size}; allowed: 1, \.\.\., 5, the hidden size"):
+            lstm_projected(5, projection_size=size)
+
+
+# sLSTM.
+
+
+def test_the_stabiliser_of_slstm_changes_no_output():
+    """c and n times e^-d, m plus d: the same state. And where nothing was let in yet, m_0 is not looked at."""
+    cell, xs = slstm(H, heads=2), normal(6, D).astype(np.float32)
+    p = cell.init(jax.random.key(0), D)
+    p = {n: a + normal(*a.shape).astype(np.float32) for n, a in p.items()}
+    run = jax.jit(lambda carry: unroll(cell, p, xs, carry)[1])
+    c, n, m, h = (jnp.abs(normal(H, seed=i)).astype(np.float32) for i in range(4))
+    for d in (-3.0, 3.0):
+        moved = run(SLSTMCarry(c * np.exp(-d), n * np.exp(-d), m + d, h))
+        np.testing.assert_allclose(moved, run(SLSTMCarry(c, n, m, h)), atol=1e-5)
+    zero = jnp.zeros(H)
+    for m_0 in (-50.0, 50.0):
+        np.testing.assert_allclose(run(SLSTMCarry(zero, zero, zero + m_0, h)), run(SLSTMCarry(zero, zero, zero, h)))
+
+
+def test_slstm_stays_finite_where_its_gates_are_open_wide():
+    cell, xs = slstm(H), jnp.full((50, D), 1e3)
+    p = cell.init(jax.random.key(0), D) | {"W_x": jnp.ones((D, 4 * H))}
+    ys, gradient = jax.jit(jax.value_and_grad(lambda p: unroll(cell, p, xs)[1].sum()))(p)
+    assert np.isfinite(ys) and all(np.isfinite(g).all() for g in gradient.values())
+
+
+def test_slstm_starts_as_its_authors_code():
+    p = slstm(12, heads=4).init(jax.random.key(0), 1000)
+    b_i, b_f, b_z, b_o = np.split(p["b"], 4)
+    np.testing.assert_allclose(b_f, np.tile([5, 5 - 12 * 0.5**0.3, -7], 4), atol=1e-5)
+    assert (b_i == 0).all() and (b_z == 0).all() and (b_o == 0).all() and (p["W_h"] == 0).all()
+    assert abs(np.std(p["W_x"]) - np.sqrt(2 / 5000)) < 5e-4 and p["W_h"].shape == (4, 3, 12)
+    for heads in (0, 3):
+        with pytest.raises(ValueError, match=rf"heads is {heads}; allowed: what divides the hidden size, 4"):
+            slstm(4, heads=heads)
+    with pytest.raises(ValueError, match="unknown forget_gate 'tanh'; allowed: sigmoid, exp"):
+        slstm(4, forget_gate="tanh")
+
+
+def test_heads_of_slstm_do_not_see_each_other():
+    cell = slstm(H, heads=2)
+    p = {n: a + 1.0 for n, a in cell.init(jax.random.key(0), D).items()}
+    start = jax.tree.map(lambda a: a + 0.5, cell.initial_carry(p, ()))
+    J = jacobian(cell, p, normal(2, D).astype(np.float32), start, lambda carry: carry.h).h
+    assert (J[:2, 2:] == 0).all() and (J[2:, :2] == 0).all() and (J[:2, :2] != 0).all() and (J[2:, 2:] != 0).all()
+
+
+# SRU and QRNN.
+
+
+def test_sru_keeps_the_size_of_its_input_at_the_start():
+    """Lei et al. (2018), section 3.2: alpha makes up for what the highway connection takes."""
+    x = normal(1, 2000, 64).astype(np.float32)
+    for bias in (0.0, -2.0):
+        stds = {}
+        for rescale in (True, False):
+            cell = sru_v1(64, highway_bias=bias, rescale=rescale)
+            stds[rescale] = float(np.std(unroll(cell, cell.init(jax.random.key(0), 64), x)[1]))
+        assert abs(stds[True] - 1) < 0.15 and abs(stds[True] - 1) < abs(stds[False] - 1)
+    p = sru(300).init(jax.random.key(0), 200)
+    W, W_f, W_r = np.split(p["W_x"], 3, axis=1)
+    for a, variance in ((W, 1 / 200), (W_f, 0.5 / 200), (W_r, 0.5 / 200), (p["W_h"], 0.5), (p["W_s"], 3 / 200)):
+        assert abs(np.var(a) * 1 / variance - 1) < 0.1
+    assert "W_s" not in sru(200).init(jax.random.key(0), 200) and (p["b"] == 0).all()
+
+
+def test_qrnn_is_a_convolution_and_then_a_linear_memory():
+    """All steps at once in NumPy, and the same network with a window of 1 on the last three inputs side by side."""
+    xs = normal(6, D).astype(np.float32)
+    wide, narrow = qrnn(H, window=3), qrnn(H, window=1)
+    p = wide.init(jax.random.key(0), D)
+    padded = np.concatenate([np.zeros((2, D), np.float32), xs])
+    W = np.split(np.asarray(p["W"]), 3, axis=1)
+    s = sum(padded[2 - j : 8 - j] @ W[j] for j in range(3))
+    z, f, o = np.tanh(s[:, :H]), sigma(s[:, H : 2 * H]), sigma(s[:, 2 * H :])
+    c, expected = np.zeros(H), []
+    for t in range(6):
+        c = f[t] * c + (1 - f[t]) * z[t]
+        expected.append(o[t] * c)
+    np.testing.assert_allclose(unroll(wide, p, xs)[1], expected, atol=1e-6)
+    side_by_side = np.concatenate([padded[2 - j : 8 - j] for j in range(3)], axis=-1)
+    joined = p | {"W": np.concatenate(W)}
+    for method in ("scan", "associative"):
+        ys = unroll(narrow, joined, side_by_side, method=method)[1]
+        np.testing.assert_allclose(ys, expected, atol=1e-6)
+
+
+def test_qrnn_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match=r"window is 0; allowed: 1, 2, \.\.\."):
+        qrnn(H, window=0)
+    with pytest.raises(ValueError, match="unknown pooling 'max'; allowed: f, fo, ifo"):
+        qrnn(H, pooling="max")
+
+
+# Multiplicative, multiplicatively integrated and nested LSTMs.
+
+
+def test_mi_lstm_without_its_product_is_an_lstm():
+    cell = mi_lstm(H, alpha=0.0, beta=1.0, forget_bias=1.0)
+    p, xs = cell.init(jax.random.key(0), D), normal(4, D)
+    plain = {name: p[name] for name in ("W_x", "W_h", "b")}
+    np.testing.assert_allclose(unroll(cell, p, xs)[1], unroll(lstm(H), plain, xs)[1], atol=1e-6)
+    np.testing.assert_array_equal(p["b"], np.repeat([0, 1, 0, 0], H))
+
+
+def test_each_input_of_mlstm_mul_has_its_own_transition_matrix():
+    """m depends on h through U_m diag(W_m x): of x = 0 it forgets h, of -x its sign is the other."""
+    cell = mlstm_mul(H)
+    p = cell.init(jax.random.key(0), D) | {"W_x": jnp.zeros((D, 4 * H))}
+    x, h = normal(1, D), LSTMCarry(jnp.ones(H), jnp.ones(H))
+    plus, minus, zero = (unroll(cell, p, sign * x, h)[0].c for sign in (1, -1, 0))
+    assert not np.allclose(plus, minus)
+    np.testing.assert_allclose(zero, np.full(H, sigma(1.0)), rtol=1e-6)
+
+
+def test_the_inner_memory_of_a_nested_lstm_may_stay_where_the_outer_one_is_rewritten():
+    """Its inner gates shut but for the forget gate: c_in is kept exactly, whatever the outer gates do."""
+    cell = nested_lstm(H)
+    b_in = np.repeat([-1e4, 1e4, 0, 0], H).astype(np.float32)
+    p = cell.init(jax.random.key(0), D) | {"b_in": jnp.asarray(b_in)}
+    start = NestedCarry(jnp.linspace(-1, 1, H), jnp.zeros(H), jnp.zeros(H))
+    carry, _ = unroll(cell, p, normal(50, D), start)
+    np.testing.assert_array_equal(carry.c_in, start.c_in)
+
+
+def test_all_start_with_their_forget_bias():
+    for name in ("lstm_projected", "mlstm_mul", "mi_lstm", "nested_lstm"):
+        p = CELLS[name](H, forget_bias=3.0).init(jax.random.key(0), D)
+        for b in (b for n, b in p.items() if n.startswith("b") and not n.startswith("beta")):
+            np.testing.assert_array_equal(b, np.repeat([0, 3, 0, 0], H))

@@ -3,18 +3,21 @@
 from collections.abc import Callable
 
 from rnnjax.cells.continuous import antisymmetric, antisymmetric_gated, lem, lipschitz
+from rnnjax.cells.elementwise import qrnn, sru, sru_v1
 from rnnjax.cells.gated import gated
 from rnnjax.cells.gru import gru, gru_cho, mgu
 from rnnjax.cells.light_gates import fastgrnn, fastrnn, indrnn, light_ru, ligru, star
 from rnnjax.cells.linear import linear
 from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import LSTMCarry, lstm
-from rnnjax.cells.lstm_variants import janet, ur_lstm
+from rnnjax.cells.lstm_maps import lstm_projected, mlstm_mul, nested_lstm
+from rnnjax.cells.lstm_variants import janet, lstm_1997, mi_lstm, ur_lstm
 from rnnjax.cells.memories import legs, lmu
 from rnnjax.cells.neuroscience import dend_plrnn, esn, leaky_rnn, low_rank, plrnn
 from rnnjax.cells.orthogonal import exprnn, householder, nnrnn, scornn
 from rnnjax.cells.oscillators import cornn, unicornn, wrnn
 from rnnjax.cells.rnn import irnn, rnn
+from rnnjax.cells.slstm import slstm
 from rnnjax.cells.twin_gates import RANCarry, atr, brc, cfn, nbrc, ran
 from rnnjax.types import Cell
 
@@ -28,6 +31,15 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "lru": lru,
     "janet": janet,
     "ur_lstm": ur_lstm,
+    "lstm_projected": lstm_projected,
+    "lstm_1997": lstm_1997,
+    "slstm": slstm,
+    "sru": sru,
+    "sru_v1": sru_v1,
+    "qrnn": qrnn,
+    "mlstm_mul": mlstm_mul,
+    "mi_lstm": mi_lstm,
+    "nested_lstm": nested_lstm,
     "indrnn": indrnn,
     "fastrnn": fastrnn,
     "fastgrnn": fastgrnn,
@@ -92,13 +104,22 @@ __all__ = [
     "low_rank",
     "lru",
     "lstm",
+    "lstm_1997",
+    "lstm_projected",
     "mgu",
+    "mi_lstm",
+    "mlstm_mul",
     "nbrc",
+    "nested_lstm",
     "nnrnn",
     "plrnn",
+    "qrnn",
     "ran",
     "rnn",
     "scornn",
+    "slstm",
+    "sru",
+    "sru_v1",
     "star",
     "unicornn",
     "ur_lstm",
