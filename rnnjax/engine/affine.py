@@ -4,6 +4,7 @@ In the loop each matrix should be multiplied once a step, by all that it is mult
 off the functions themselves: a map that multiplies its argument once by a matrix makes that matrix of an identity.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -81,6 +82,9 @@ def pull(
         return pull_weights(dW.astype(W.dtype) if jnp.iscomplexobj(W) else dW.real.astype(W.dtype))[0], (
             ds_state @ W[H : H + D].T
         )
+    maps = None if hoisted else functools.partial(_maps, cell, H=H, D=inputs.shape[-1])
+    if maps and maps(weights) is not None:
+        return _pull_maps(maps, weights, h, inputs, ds_state, [ds_input[n] for n in _input_alone(gates)])
     # Rows first: of slices side by side XLA makes the array that they are of, but not through a reshape.
     ds = split(_rows(ds_state), gates.of_state) | {n: _rows(d) for n, d in ds_input.items()}
     rows = _rows(h)
@@ -91,6 +95,19 @@ def pull(
 
     s, pullback = jax.vjp(all_steps, weights, inputs)
     return pullback({n: ds[n].astype(a.dtype) for n, a in s.items()})
+
+
+def _pull_maps(maps, weights, h, inputs, ds_state, ds_input):
+    """The same through the matrices themselves: one product each for the gates that see h, however many they are."""
+    made, pull_weights = jax.vjp(maps, weights)
+    h, x, ds_state = _rows(h), _rows(inputs), _rows(ds_state)
+    ds_input = [_rows(d) for d in ds_input]
+    by_input = [(x.T @ d, jnp.sum(d, axis=0)) for d in ds_input]
+    dmade = (h.T @ ds_state, x.T @ ds_state, jnp.sum(ds_state, axis=0), by_input)
+    dmade = jax.tree.map(lambda d, a: (d if jnp.iscomplexobj(a) else d.real).astype(a.dtype), dmade, made)
+    _, W_x, _, others = made
+    dx = ds_state @ W_x.T + sum(d @ W.T for d, (W, _) in zip(ds_input, others, strict=True))
+    return pull_weights(dmade)[0], dx.reshape(inputs.shape)
 
 
 def projection(cell: Cell, weights: Weights, D: int) -> tuple[Any, Any] | None:
@@ -124,15 +141,53 @@ def _joined(cell: Cell, weights: Weights, H: int, D: int):
     if gates.of_state != names:
         return None
     dtype = jnp.result_type(*jax.tree.leaves(weights), jnp.bfloat16)
-    project = lambda rows: _like(lambda: cell.project(weights, jnp.zeros((rows, D), dtype)))  # noqa: E731
     zero = jnp.zeros((D, H), dtype)
-    by_state = matrix(lambda h: gates.affine(weights, h, project(H)), H, dtype, weights)
+    by_state = matrix(lambda h: gates.affine(weights, h, _zeros_of(cell, weights, H, D, dtype)), H, dtype, weights)
     by_input = matrix(lambda x: gates.affine(weights, zero, cell.project(weights, x)), D, dtype, weights)
     if by_state is None or by_input is None or any(m[n] is None for m in (by_state, by_input) for n in names):
         return None
     z = _offset(lambda x: cell.project(weights, x), D, dtype, weights)
     b = _offset(lambda h: gates.affine(weights, h, z), H, dtype, weights)
     return jnp.concatenate([jnp.concatenate([m[n] for n in names], axis=-1) for m in (by_state, by_input, b)])
+
+
+def _maps(cell: Cell, weights: Weights, H: int, D: int):
+    """(W_h `[H, S]`, W_x `[D, S]`, b `[S]` of the gates that see h, side by side; (W_x, b) of each other one).
+
+    None where a gate is not of one matrix for h and at most one for x.
+    """
+    gates = gates_of(cell)
+    dtype = jnp.result_type(*jax.tree.leaves(weights), jnp.bfloat16)
+    if projection(cell, weights, D) is None:
+        return None
+    z = projection(cell, weights, D)[1]
+    by_state = matrix(lambda h: gates.affine(weights, h, _zeros_of(cell, weights, H, D, dtype)), H, dtype, weights)
+    by_input = matrix(
+        lambda x: gates.affine(weights, jnp.zeros((D, H), dtype), cell.project(weights, x)), D, dtype, weights
+    )
+    others = _input_alone(gates)
+    if by_state is None or by_input is None or any(by_state[n] is None for n in gates.of_state):
+        return None
+    if any(by_input[n] is None for n in others):
+        return None
+    W_x = [jnp.zeros((D, by_state[n].shape[1]), dtype) if by_input[n] is None else by_input[n] for n in gates.of_state]
+    b = _offset(lambda h: gates.affine(weights, h, z), H, dtype, weights)
+    c = _offset(lambda x: gates.affine(weights, jnp.zeros((1, H), dtype), cell.project(weights, x)), D, dtype, weights)
+    return (
+        jnp.concatenate([by_state[n] for n in gates.of_state], axis=-1),
+        jnp.concatenate(W_x, axis=-1),
+        jnp.concatenate([b[n][0] for n in gates.of_state], axis=-1),
+        [(by_input[n], c[n][0]) for n in others],
+    )
+
+
+def _zeros_of(cell, weights, rows, D, dtype):
+    """z of some zero inputs, without its value."""
+    return _like(lambda: cell.project(weights, jnp.zeros((rows, D), dtype)))
+
+
+def _input_alone(gates) -> list[str]:
+    return [name for name in gates.activations if name not in gates.of_state]
 
 
 def matrix(function: Callable, rows: int, dtype: Any, weights: Weights) -> Any:
