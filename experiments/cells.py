@@ -1,17 +1,21 @@
 """What every cell costs, attention beside them: parameters, state and FLOPs a step, and the time to write a text.
 
-    python experiments/cells.py --out=runs/cells
-    python experiments/cells.py --cell=lstm
+    python experiments/cells.py --list
+    python experiments/cells.py --cell=lem
+    python experiments/cells.py --cells=rnn,lstm,transformer --out=runs/cells
 
-Prints tables and writes cells.md, costs.csv, writing.csv, cells.json and figures into --out. With --cell it prints the
-card of one cell alone: its equations and paper, and what it costs. FILE.py:NAME is a cell of your own.
+--list prints a line a cell: what it is, its paper and its options. With --cell it prints the card of one cell: its
+equations, what it costs, what its gradient does at the start, and each way to run it with time and memory.
+FILE.py:NAME is a cell of your own. Else it prints tables and writes cells.md, costs.csv, writing.csv, cells.json and
+figures into --out.
 """
 
 from absl import flags
 from command_line import BadSetting, define_path, main_with_errors
 
 from rnnjax import runs
-from rnnjax.reports.cells_page import all_cells, card, count_costs, time_texts, write_cells
+from rnnjax.reports.cards import card, catalogue
+from rnnjax.reports.cells_page import all_cells, count_costs, time_texts, write_cells
 from rnnjax.training.config import Config
 from rnnjax.training.devices import prepare_devices
 
@@ -22,11 +26,14 @@ def main(_) -> int:
     sizes, lengths = positive("hidden_sizes"), positive("lengths")
     prepare_devices(Config())
     try:
+        if LIST.value:
+            print(catalogue(), end="")
+            return runs.EXIT_DONE
         if CELL.value is not None:
-            print(card(Config(cell=CELL.value), sizes, PAST))
+            print(card(Config(cell=CELL.value, hidden_size=HIDDEN_SIZE.value), sizes, PAST, SEQ_LEN.value), end="")
             return runs.EXIT_DONE
         runs.check_own_directory(OUT.value, "cells")
-        configs = [Config(cell=name, hidden_size=HIDDEN_SIZE.value) for name in all_cells()]
+        configs = [Config(cell=name, hidden_size=HIDDEN_SIZE.value) for name in CELLS.value or all_cells()]
         counted = count_costs(configs, sizes, PAST)
         written = time_texts(configs, lengths)
     except ValueError as error:
@@ -45,9 +52,12 @@ def positive(name: str) -> list[int]:
 
 
 if __name__ == "__main__":
+    LIST = flags.DEFINE_bool("list", False, "print a line a cell, and nothing else")
     CELL = flags.DEFINE_string("cell", None, "print the card of this one alone: its name, or FILE.py:NAME")
+    CELLS = flags.DEFINE_list("cells", [], "those to count and to time; by default all")
+    SEQ_LEN = flags.DEFINE_integer("seq_len", 200, "steps of what a card measures", lower_bound=8)
     flags.DEFINE_list("hidden_sizes", ["32", "64", "128", "256"], "hidden sizes to count for")
     flags.DEFINE_list("lengths", ["64", "256", "1024", "4096"], "lengths of the texts that are written and timed")
-    HIDDEN_SIZE = flags.DEFINE_integer("hidden_size", 64, "of the layers that are timed", lower_bound=1)
+    HIDDEN_SIZE = flags.DEFINE_integer("hidden_size", 64, "of what is timed and measured", lower_bound=1)
     OUT = define_path("out", "runs/cells", "the directory for tables and figures")
     main_with_errors(main)

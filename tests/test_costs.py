@@ -1,16 +1,18 @@
 """What cells cost: closed forms, XLA's own count, and a state that does or does not grow with what was read."""
 
 import json
+import math
 import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from rnnjax.cells import CELLS
+from rnnjax.cells import CELLS, linear
 from rnnjax.diagnostics.costs import product_flops
-from rnnjax.reports import costs
-from rnnjax.reports.cells_page import all_cells, card, count_costs, time_texts, write_cells
+from rnnjax.reports import cards, costs
+from rnnjax.reports.cards import at_start, card, catalogue, source_of, ways
+from rnnjax.reports.cells_page import all_cells, count_costs, time_texts, write_cells
 from rnnjax.reports.costs import layer_costs, time_writing
 from rnnjax.runs import RunRefused
 from rnnjax.training.config import Config, make_cell
@@ -87,6 +89,48 @@ def test_the_state_of_what_is_written_grows_for_attention_alone(monkeypatch):
     assert all(w.seconds > 0 and (w.working_bytes is None or w.working_bytes >= 0) for w in rnn + lstm + attention)
 
 
+def test_a_leak_reaches_as_far_as_its_powers_and_its_exponent_is_its_logarithm(monkeypatch):
+    monkeypatch.setitem(CELLS, "leak", leak)
+    found = at_start(Config(cell="leak", hidden_size=3), 24, seeds=2)
+    assert found.reach.tolist() == [10, 10]  # 0.5^10 is the first below a thousandth
+    assert found.exponent == pytest.approx(math.log(0.5))
+    assert {way.method for way in ways(Config(cell="leak", hidden_size=3, batch_size=2), 8)} == {"scan", "associative"}
+
+
+def leak(hidden_size):
+    return linear(
+        init=lambda key, size: {"W": jax.random.normal(key, (size, hidden_size))},
+        initial_carry=lambda weights, batch_shape: jnp.zeros((*batch_shape, hidden_size)),
+        coefficients=lambda weights, z: (jnp.full(hidden_size, 0.5), z),
+        project=lambda weights, x, key=None: x @ weights["W"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("docstring", "source"),
+    [
+        ("A net.\n\n    h = x\n\nElman (1990), Finding.", "Elman (1990)"),
+        ("A net.\n\nVan der Westhuizen & Lasenby (2018, arXiv:1804.04849).", "Van der Westhuizen & Lasenby (2018)"),
+        ("A net.\n\nLe, Jaitly & Hinton (2015), A simple way. After Saxe et al. (2014).", "Le, Jaitly & Hinton (2015)"),
+        ("A net of mine.\n\nArgs:\n  a: of Elman (1990).", ""),
+    ],
+)
+def test_the_source_is_the_first_that_a_docstring_names(docstring, source):
+    def factory():
+        pass
+
+    factory.__doc__ = docstring
+    assert source_of(factory) == source
+
+
+def test_every_cell_has_a_line_and_a_source_in_the_catalogue():
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in catalogue().splitlines()[2:]]
+    assert [line[0] for line in lines] == [f"`{name}`" for name in CELLS]
+    assert all(re.fullmatch(r".+ \((19|20)\d\d\)", line[2]) and line[1] for line in lines)
+    forms = {line[0]: line[3] for line in lines}
+    assert [forms[f"`{name}`"] for name in ("lstm", "lru", "gru_cho")] == ["gates", "linear", "free"]
+
+
 def test_the_page_has_every_cell_at_every_size(tmp_path):
     cells = all_cells()
     assert cells[: len(CELLS)] == list(CELLS) and "transformer" in cells
@@ -106,11 +150,15 @@ def test_the_page_has_every_cell_at_every_size(tmp_path):
         write_cells(counted, written, tmp_path / "mine")
 
 
-def test_the_card_of_a_cell_has_its_equations_its_paper_and_its_costs():
-    text = card(Config(cell="lstm"), [8], past=4)
+def test_the_card_of_a_cell_has_its_equations_its_paper_its_costs_and_its_start(monkeypatch):
+    monkeypatch.setattr(cards, "LEAST_SECONDS", 0)
+    text = card(Config(cell="lstm", hidden_size=4, batch_size=2), [8], past=4, seq_len=16)
     assert "c_t = f_t c_{t-1} + i_t g_t" in text and "Hochreiter & Schmidhuber (1997)" in text
-    assert "forget_bias" not in text and "| lstm | 544 / 16 / 1.02k |" in text
+    assert "forget_bias: b_f at the start" in text and "Raises" not in text and "| lstm | 544 / 16 / 1.02k |" in text
+    assert re.search(r"reaches back (>= 16|\d+), (>= 16|\d+), (>= 16|\d+) steps", text)
+    assert "| scan |" in text and "| deferred |" in text and "| associative |" not in text
+    assert "At the start" not in card(Config(cell="transformer", hidden_size=8), [8], past=4, seq_len=16)
     with pytest.raises(ValueError, match="unknown cell 'lsmt'; did you mean 'lstm'"):
-        card(Config(cell="lsmt"), [8], past=4)
+        card(Config(cell="lsmt"), [8], past=4, seq_len=16)
     with pytest.raises(ValueError, match="heads=4"):
         time_texts([Config(cell="transformer", hidden_size=6)], [4])

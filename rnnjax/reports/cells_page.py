@@ -1,6 +1,5 @@
-"""What every cell costs, and attention beside them: tables, figures, and the card of one."""
+"""What every cell costs, and attention beside them: tables and figures."""
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from rnnjax.figures import compare_plots
 from rnnjax.figures.plot_style import cell_color
 from rnnjax.reports.costs import layer_costs, time_writing, with_size
 from rnnjax.reports.settings import csv_text
-from rnnjax.training.config import OWNERS, Config, factory_of
+from rnnjax.training.config import OWNERS, Config
 from rnnjax.training.own_files import short_name
 
 COUNTED = ("parameters", "state", "flops")
@@ -99,17 +98,6 @@ def writing_tables(rows: Sequence[dict[str, Any]]) -> list[str]:
         texts = [f"{1e6 * of_cell[n]['seconds'] / n:.3g} / {of_cell[n]['state_bytes']}" for n in lengths]
         lines.append(f"| {cell} | {' | '.join(texts)} |")
     return lines
-
-
-def card(config: Config, sizes: Sequence[int], past: int) -> str:
-    """What there is to know of one cell: its equations and paper, as its docstring has them, and what it costs.
-
-    Raises ValueError for a cell or a size that cannot be.
-    """
-    name = short_name(config.cell)
-    about = (inspect.getdoc(factory_of(config, "cell")) or "No docstring says what it computes.").split("\nArgs:")[0]
-    table = costs_table(count_costs([config], sizes, past))
-    return "\n".join([name, "=" * len(name), "", about.strip(), "", table, NOTES.format(past=past)]) + "\n"
 
 
 def _counts(row):

@@ -1,0 +1,165 @@
+"""The card of a cell: equations and paper, costs, what its gradient does at the start, and how it can be run."""
+
+import inspect
+import re
+import statistics
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnjax.cells import CELLS
+from rnnjax.diagnostics.gradient_flow import gradient_flow, gradient_reach, rms_over_batch, total_norm
+from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
+from rnnjax.engine.runners import RUNNERS
+from rnnjax.engine.unroll import make_taps, unroll
+from rnnjax.reports.cells_page import NOTES, costs_table, count_costs
+from rnnjax.training.config import Config, factory_of, make_cell
+from rnnjax.training.options import options_of
+from rnnjax.training.own_files import short_name
+from rnnjax.types import Cell, Gates, Linear
+
+FEATURES, BATCH, SEEDS = 2, 16, 3
+READINGS = 5
+LEAST_SECONDS = 0.05  # of a reading
+
+
+class AtStart(NamedTuple):
+    """What an untrained cell does with the past, `[S]` of S seeds."""
+
+    reach: np.ndarray  # steps back from the end over which |dL/dh_t| stays above a thousandth; T if it always does
+    exponent: np.ndarray  # the largest Lyapunov exponent
+
+
+class Way(NamedTuple):
+    """One way through time: what a forward and a backward pass take."""
+
+    method: str
+    seconds: float
+    working_bytes: int | None  # beside arguments and results; None where the compiler does not say
+
+
+def card(config: Config, sizes: Sequence[int], past: int, seq_len: int) -> str:
+    """What there is to know of one cell: equations, paper and options as its docstring has them, and what it measures.
+
+    Args:
+      config: names the cell, its options, and the hidden size of what is measured.
+      sizes: hidden sizes to count costs for.
+      past: steps that a layer that attends has seen.
+      seq_len: T of what is measured.
+
+    Raises ValueError for a cell or a size that cannot be.
+    """
+    name, cell = short_name(config.cell), make_cell(config)
+    about = inspect.getdoc(factory_of(config, "cell")) or "No docstring says what it computes."
+    table = costs_table(count_costs([config], sizes, past))
+    about = about.split("\nRaises ")[0].strip()
+    parts = [name, "=" * len(name), "", about, "", table, NOTES.format(past=past)]
+    if isinstance(cell, Cell):
+        parts += ["", *_start_lines(at_start(config, seq_len), seq_len, config.hidden_size)]
+        parts += ["", *_ways_lines(ways(config, seq_len), seq_len, config.hidden_size)]
+    return "\n".join(parts) + "\n"
+
+
+def at_start(config: Config, seq_len: int, seeds: int = SEEDS) -> AtStart:
+    """What the config's cell does before it is trained, on standard normal inputs, `FEATURES` numbers a step.
+
+    The loss is a random sum of the last output; reach as in `gradient_reach`, the exponent along one sequence without
+    its first quarter.
+    """
+    cell = make_cell(config)
+
+    def one(key):
+        key_init, key_x, key_loss = jax.random.split(key, 3)
+        params = cell.init(key_init, FEATURES)
+        xs = jax.random.normal(key_x, (seq_len, BATCH, FEATURES))
+
+        def loss(taps):
+            last = unroll(cell, params, xs, taps=taps)[1][-1]
+            return jnp.mean(last @ jax.random.normal(key_loss, last.shape[-1:]))
+
+        flow = gradient_flow(loss, make_taps(cell, params, seq_len, (BATCH,)))
+        profile = total_norm(rms_over_batch(flow.norm, BATCH))
+        spectrum = lyapunov_spectrum(cell, params, xs[:, 0], k=1, transient=seq_len // 4, batches=2)
+        return gradient_reach(profile), spectrum.exponents[0]
+
+    found = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(config.seed), seeds))
+    return AtStart(*map(np.asarray, found))
+
+
+def ways(config: Config, seq_len: int) -> list[Way]:
+    """Every runner that the config's cell can have: a gradient by the weights of a batch, in seconds and bytes."""
+    cell, key = make_cell(config), jax.random.key(config.seed)
+    params = cell.init(key, FEATURES)
+    xs = jax.random.normal(key, (seq_len, config.batch_size, FEATURES))
+    found = []
+    for method, runner in RUNNERS.items():
+        if not isinstance(cell.form, runner.form):
+            continue
+
+        def loss(params, method=method):
+            return jnp.mean(unroll(cell, params, xs, method=method)[1] ** 2)
+
+        program = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
+        size = getattr(program.memory_analysis(), "temp_size_in_bytes", None)
+        found.append(Way(method, _median_seconds(lambda program=program: program(params)), size))
+    return found
+
+
+def catalogue(names: Sequence[str] = tuple(CELLS)) -> str:
+    """Markdown: a line a cell of the table, what it is, who published it, its form and its options."""
+    lines = ["| name | what it is | source | form | options |", "|---|---|---|---|---|"]
+    for name in names:
+        factory = CELLS[name]
+        first = (inspect.getdoc(factory) or "").split("\n", 1)[0].rstrip(".")
+        options = ", ".join(f"`{option}`" for option in options_of(factory))
+        lines.append(f"| `{name}` | {first} | {source_of(factory)} | {form_of(factory(8))} | {options} |")
+    return "\n".join(lines) + "\n"
+
+
+def source_of(factory: object) -> str:
+    """Who published a cell, as its docstring first says it: `Elman (1990)`."""
+    text = " ".join((inspect.getdoc(factory) or "").split("\nArgs:")[0].split())
+    names = r"(?:[Vv]an der |[Vv]on )?[A-Z][\w'-]+"
+    found = re.search(rf"({names}(?:(?:, | & | and )(?:{names}))*(?: et al\.)?) \(?((?:19|20)\d\d)", text)
+    return f"{found[1]} ({found[2]})" if found else ""
+
+
+def form_of(cell: Cell) -> str:
+    """What the engine knows of a cell: "gates", "linear" or "free"."""
+    return "gates" if isinstance(cell.form, Gates) else "linear" if isinstance(cell.form, Linear) else "free"
+
+
+def _start_lines(found, seq_len, hidden_size):
+    reach = ", ".join(f">= {seq_len}" if r == seq_len else "none" if np.isnan(r) else f"{r:.0f}" for r in found.reach)
+    exponent = ", ".join(f"{e:+.3g}" for e in found.exponent)
+    return [
+        f"At the start, H = {hidden_size}, T = {seq_len}, {len(found.reach)} seeds, standard normal inputs:",
+        "",
+        f"- The gradient reaches back {reach} steps: from there it is below a thousandth of that of the last step.",
+        f"- The largest Lyapunov exponent is {exponent} a step: below 0 the past is forgotten, above 0 it is chaos.",
+    ]
+
+
+def _ways_lines(found, seq_len, hidden_size):
+    lines = [f"Ways to run it, forwards and backwards, H = {hidden_size}, T = {seq_len}:", ""]
+    lines += ["| method | milliseconds | working memory |", "|---|---:|---:|"]
+    for way in found:
+        size = "" if way.working_bytes is None else f"{way.working_bytes / 2**20:.1f} MiB"
+        lines.append(f"| {way.method} | {1e3 * way.seconds:.3g} | {size} |")
+    return lines
+
+
+def _median_seconds(run):
+    jax.block_until_ready(run())
+    readings = []
+    for _ in range(READINGS):
+        calls, start = 0, time.perf_counter()
+        while calls == 0 or time.perf_counter() - start < LEAST_SECONDS:
+            jax.block_until_ready(run())
+            calls += 1
+        readings.append((time.perf_counter() - start) / calls)
+    return statistics.median(readings)
