@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 import scipy.linalg
-from oracles import absolute, check_equation, normal
+from oracles import absolute, check_equation, normal, relu, sigma
 
-from rnnjax.cells import exprnn, householder, nnrnn, scornn
+from rnnjax.cells import ComplexState, eunn, exprnn, goru, householder, nnrnn, scornn, urnn
 from rnnjax.cells.orthogonal import modrelu
 from rnnjax.cells.orthogonal_matrices import exp_of_skew
 from rnnjax.engine.unroll import unroll
@@ -24,6 +24,9 @@ ORTHOGONAL = {
     "householder": householder,
     "householder-m2": lambda H: householder(H, m=min(2, H), activation="modrelu"),
     "nnrnn": nnrnn,
+    "urnn": urnn,
+    "eunn": eunn,
+    "eunn-4": lambda H: eunn(H, capacity=4),
 }
 
 
@@ -108,6 +111,78 @@ def schur(p):
     return exponential(p) @ L @ exponential(p).T
 
 
+# What is complex is a real matrix of twice the size, so that the step in the imaginary direction is free for the slope.
+
+
+def complex_elman(make):
+    """h_t = modrelu(W h_{t-1} + V x_t; b) of h = [Re h, Im h], with |s| a little above 0."""
+
+    def step(p, h, x):
+        re, im = np.split(np.concatenate(h, axis=-1) @ make(p).T + x @ p["W_x"], 2, axis=-1)
+        modulus = np.sqrt(re * re + im * im + 1e-10)
+        scale = relu(modulus + p["b"]) / modulus
+        h = ComplexState(scale * re, scale * im)
+        return h, np.concatenate(h, axis=-1)
+
+    return step
+
+
+def real(re, im):
+    """[Re h, Im h] -> [Re W h, Im W h]."""
+    return np.block([[re, -im], [im, re]])
+
+
+def phase(angles):
+    return real(np.diag(np.cos(angles)), np.diag(np.sin(angles)))
+
+
+def reflection(v):
+    """I - 2 v v^* / |v|^2."""
+    a, b = np.split(v, 2)
+    outer = real(np.outer(a, a) + np.outer(b, b), np.outer(b, a) - np.outer(a, b))
+    return np.eye(2 * H) - 2 * outer / (v @ v)
+
+
+def restricted_unitary(p):
+    turn = 2 * np.pi * np.outer(np.arange(H), np.arange(H)) / H
+    F, inverse = (real(np.cos(turn), sign * np.sin(turn)) / math.sqrt(H) for sign in (-1, 1))
+    swap = np.zeros((H, H))
+    swap[np.arange(H), np.argsort(p["pi"].real)] = 1
+    D, R = [phase(a) for a in p["theta"]], [reflection(v) for v in p["v"]]
+    return D[2] @ R[1] @ inverse @ D[1] @ real(swap, 0 * swap) @ R[0] @ F @ D[0]
+
+
+def layer(theta, phi, first):
+    """Rotations of the pairs (first, first + 1), (first + 2, first + 3), ..., with a phase on the first of each."""
+    re, im = np.eye(H, dtype=theta.dtype), np.zeros((H, H), theta.dtype)
+    for k in range(len(theta)):
+        pair = slice(first + 2 * k, first + 2 * k + 2)
+        cos, sin = np.cos(theta[k]), np.sin(theta[k])
+        re[pair, pair] = [[np.cos(phi[k]) * cos, -np.cos(phi[k]) * sin], [sin, cos]]
+        im[pair, pair] = [[np.sin(phi[k]) * cos, -np.sin(phi[k]) * sin], [0, 0]]
+    return real(re, im)
+
+
+def efficient_unitary(p):
+    W = np.eye(2 * H)
+    for k in range(len(p["theta_A"])):
+        W = layer(p["theta_A"][k], p["phi_A"][k], 0) @ W
+        W = layer(p["theta_B"][k], p["phi_B"][k], 1) @ W
+    return phase(p["omega"]) @ W
+
+
+def gated_orthogonal(p, h, x):
+    Q = np.eye(H)
+    for a, b in zip(p["theta_A"], p["theta_B"], strict=True):
+        Q = layer(b, 0 * b, 1)[:H, :H] @ layer(a, 0 * a, 0)[:H, :H] @ Q
+    (W_r, W_z, W_n), (U_r, U_z), (b_r, b_z) = (
+        np.split(p[name], n, axis=-1) for name, n in (("W_x", 3), ("W_h", 2), ("b", 2))
+    )
+    r = sigma(x @ W_r + h @ U_r + b_r)
+    z = sigma(x @ W_z + h @ U_z + b_z)
+    return z * h + (1 - z) * modulus_relu(x @ W_n + r * (Q @ h.T).T, p["b_n"])
+
+
 EQUATIONS = {
     "exprnn": (exprnn(H), elman(exponential)),
     "scornn": (scornn(H), elman(cayley)),
@@ -115,6 +190,9 @@ EQUATIONS = {
     "householder": (householder(H), leaky),
     "householder-m2": (householder(H, m=2, activation="modrelu"), elman(functools.partial(reflections, m=2))),
     "nnrnn": (nnrnn(H), elman(schur)),
+    "urnn": (urnn(H), complex_elman(restricted_unitary)),
+    "eunn": (eunn(H, capacity=4), complex_elman(efficient_unitary)),
+    "goru": (goru(H, capacity=4), gated_orthogonal),
 }
 
 
@@ -225,7 +303,17 @@ def test_modrelu_has_a_finite_slope_everywhere():
     np.testing.assert_array_equal(by_b, (np.sign(s) * (np.abs(s) + b >= 0)).ravel())
 
 
-@pytest.mark.parametrize("name", [name for name in ORTHOGONAL if name != "householder"])  # a leaky relu
+@pytest.mark.parametrize("make", [urnn, eunn])
+def test_a_complex_modrelu_has_a_finite_slope_at_zero(make):
+    """No state, no input and no h_0: the slope is relu(b) / 1e-5 there, and W has a slope of 0."""
+    cell = make(H)
+    params = cell.init(jax.random.key(0), D) | {"b": jnp.linspace(-0.01, 0.01, H)}
+    params |= {"h_0": jnp.zeros(2 * H)} if "h_0" in params else {}
+    slope = jax.jit(jax.grad(lambda p: jnp.sum(unroll(cell, p, np.zeros((2, D), np.float32))[1])))(params)
+    assert all(np.all(np.isfinite(a)) for a in slope.values())
+
+
+@pytest.mark.parametrize("name", ["exprnn", "scornn", "householder-m2", "nnrnn"])
 def test_the_jacobian_is_orthogonal_where_modrelu_is_linear(name):
     """Where every unit is past its threshold, and at a state of zeros with b = 0."""
     cell = ORTHOGONAL[name](H)
@@ -246,6 +334,9 @@ def test_initial_values():
         "sco-odd": scornn(64, rho=11),
         "house": householder(64, m=20),
         "nn": nnrnn(64),
+        "u": urnn(64),
+        "eu": eunn(64, capacity=4),
+        "go": goru(64),
     }
     drawn = jax.jit(lambda: {name: started(cell, 200) for name, cell in cells.items()})()
     drawn = {name: {n: np.asarray(a) for n, a in params.items()} for name, params in drawn.items()}
@@ -266,9 +357,18 @@ def test_initial_values():
         ("sco", 0, 0.01 / math.sqrt(3)),
         ("house", 0, math.sqrt(2 / 264)),
         ("nn", 0.01, math.sqrt(2 / 264)),
+        ("u", 0.01, math.sqrt(2 / 328)),
+        ("eu", 0, 0.01 / math.sqrt(3)),
     ):
         assert 0.8 * b <= np.abs(drawn[name]["b"]).max() <= b
         np.testing.assert_allclose(np.std(drawn[name]["W_x"]), std, rtol=0.05)
+    for angles in (drawn["u"]["theta"], *(drawn["eu"][n] for n in ("theta_A", "theta_B", "phi_A", "phi_B", "omega"))):
+        assert -math.pi <= angles.min() < -2.2 and 2.2 < angles.max() <= math.pi
+    assert sorted(drawn["u"]["pi"]) != drawn["u"]["pi"].tolist() and sorted(drawn["u"]["pi"]) == list(range(64))
+    assert 0.9 < np.abs(drawn["u"]["h_0"]).max() * math.sqrt(128 / 3) <= 1
+    np.testing.assert_array_equal(drawn["go"]["b"], np.repeat([2, 0], 64))
+    np.testing.assert_array_equal(drawn["go"]["b_n"], np.full(64, 0.01, np.float32))
+    np.testing.assert_allclose([np.std(drawn["go"]["W_x"])], 0.01 / math.sqrt(3), rtol=0.05)
     assert drawn["house"]["U"].shape == (64 * 20 - 20 * 19 // 2,)
     np.testing.assert_allclose(np.sum(drawn["house"]["U"] ** 2), 20, rtol=1e-5)  # columns of length 1
     gamma, theta, T = (drawn["nn"][name] for name in ("gamma", "theta", "T"))
@@ -282,6 +382,8 @@ def test_initial_values():
         (lambda: exprnn(H, start="haar"), "unknown start 'haar'; allowed: henaff, cayley"),
         (lambda: scornn(H, rho=6), "rho is 6; allowed: 0, ..., 5"),
         (lambda: scornn(H, rho=-1), "rho is -1; allowed: 0, ..., 5"),
+        (lambda: eunn(H, capacity=3), "capacity is 3; allowed: 2, 4, ..."),
+        (lambda: goru(H, capacity=0), "capacity is 0; allowed: 2, 4, ..."),
         (lambda: householder(H, m=0), "m is 0; allowed: 1, ..., 5"),
         (lambda: householder(H, activation="oplu"), "unknown activation 'oplu'; allowed: leaky_relu, modrelu"),
     ],

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from rnnjax.cells.continuous import antisymmetric, antisymmetric_gated, lem, lipschitz
 from rnnjax.cells.elementwise import qrnn, sru, sru_v1
 from rnnjax.cells.gated import gated
+from rnnjax.cells.goru import goru
 from rnnjax.cells.gru import gru, gru_cho, mgu
 from rnnjax.cells.light_gates import fastgrnn, fastrnn, indrnn, light_ru, ligru, star
 from rnnjax.cells.linear import linear
@@ -19,6 +20,7 @@ from rnnjax.cells.oscillators import cornn, unicornn, wrnn
 from rnnjax.cells.rnn import irnn, rnn
 from rnnjax.cells.slstm import slstm
 from rnnjax.cells.twin_gates import RANCarry, atr, brc, cfn, nbrc, ran
+from rnnjax.cells.unitary import ComplexState, eunn, urnn
 from rnnjax.types import Cell
 
 CELLS: dict[str, Callable[..., Cell]] = {
@@ -60,19 +62,23 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "cfn": cfn,
     "atr": atr,
     "light_ru": light_ru,
-    "exprnn": exprnn,
-    "scornn": scornn,
-    "householder": householder,
-    "nnrnn": nnrnn,
     "leaky_rnn": leaky_rnn,
     "low_rank": low_rank,
     "plrnn": plrnn,
     "dend_plrnn": dend_plrnn,
     "esn": esn,
+    "exprnn": exprnn,
+    "scornn": scornn,
+    "householder": householder,
+    "nnrnn": nnrnn,
+    "urnn": urnn,
+    "eunn": eunn,
+    "goru": goru,
 }
 
 __all__ = [
     "CELLS",
+    "ComplexState",
     "LSTMCarry",
     "RANCarry",
     "antisymmetric",
@@ -83,10 +89,12 @@ __all__ = [
     "cornn",
     "dend_plrnn",
     "esn",
+    "eunn",
     "exprnn",
     "fastgrnn",
     "fastrnn",
     "gated",
+    "goru",
     "gru",
     "gru_cho",
     "householder",
@@ -123,5 +131,6 @@ __all__ = [
     "star",
     "unicornn",
     "ur_lstm",
+    "urnn",
     "wrnn",
 ]

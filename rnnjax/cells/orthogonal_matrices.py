@@ -1,7 +1,7 @@
 """How an orthogonal matrix is made of free parameters, in a way that keeps its gradient."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -73,3 +73,37 @@ def cayley_angles(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 ANGLES = {"henaff": henaff_angles, "cayley": cayley_angles}
+
+
+def rotations(W: Array, theta: Sequence[Array], phases: Sequence[Array] | None = None) -> Array:
+    """F_L ... F_2 F_1 W: each layer turns the rows of W in pairs, from the first or from the second on, by turns.
+
+        p' = phase (cos(theta) p - sin(theta) q),      q' = sin(theta) p + cos(theta) q
+
+    Args:
+      W: `[H, H]`, complex where there are phases.
+      theta: the angles of the L / 2 layers that begin with the first row, `[L / 2, H // 2]`, and of those that begin
+        with the second, `[L / 2, (H - 1) // 2]`.
+      phases: complex numbers of such shapes; 1 by default.
+    """
+
+    def turn(W: Array, first: int, theta: Array, phase: Array) -> Array:
+        rows = slice(first, first + 2 * theta.size)
+        p, q = jnp.moveaxis(W[rows].reshape(theta.size, 2, W.shape[1]), 1, 0)
+        cos, sin = jnp.cos(theta)[:, None], jnp.sin(theta)[:, None]
+        turned = jnp.stack([phase * (cos * p - sin * q), sin * p + cos * q], axis=1)
+        return W.at[rows].set(turned.reshape(2 * theta.size, W.shape[1]))
+
+    def two_layers(W: Array, angles) -> tuple[Array, None]:
+        for first, (theta, phase) in enumerate(angles):
+            W = turn(W, first, theta, phase[:, None])
+        return W, None
+
+    phases = [jnp.ones_like(a) for a in theta] if phases is None else phases
+    return jax.lax.scan(two_layers, W, tuple(zip(theta, phases, strict=True)))[0]
+
+
+def check_capacity(capacity: int) -> None:
+    """Raises ValueError unless it is 2, 4, ..."""
+    if not isinstance(capacity, int) or capacity < 2 or capacity % 2:
+        raise ValueError(f"capacity is {capacity}; allowed: 2, 4, ...")
