@@ -3,6 +3,7 @@
     cells      every known cell, and `gated`, which makes one from its gates     CELLS, gated
     engine     runs any cell over a sequence                                     unroll, make_taps, make_probe
     nn         any cell as a Flax layer, layers as a model                       RNN, Bidirectional, Stack, ...
+    readouts   the best linear readout of a cell's states, in one solve          ridge_readout
     tasks      what networks are trained on                                      TASKS
     training   a run, in memory or in a directory; as one pure function          Config, fit, load, make_train
     sweeps     grids of runs as few compiled programs                            sweep, results
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rnnjax.cells import CELLS, gated, linear
     from rnnjax.engine import make_probe, make_taps, unroll
     from rnnjax.nn import RNN, Bidirectional, SequenceModel, Stack
+    from rnnjax.readouts import ridge_readout
     from rnnjax.reports.comparison import compare
     from rnnjax.sweeps.local import results, sweep
     from rnnjax.tasks import TASKS
@@ -30,6 +32,7 @@ _HOME = {
     "cells": ("CELLS", "gated", "linear"),
     "engine": ("make_probe", "make_taps", "unroll"),
     "nn": ("RNN", "Bidirectional", "SequenceModel", "Stack"),
+    "readouts": ("ridge_readout",),
     "reports.comparison": ("compare",),
     "sweeps.local": ("results", "sweep"),
     "tasks": ("TASKS",),
@@ -40,8 +43,8 @@ _HOME = {
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 _ROOMS = (
-    *("cells", "diagnostics", "engine", "figures", "gradients", "initializers", "interop", "nn", "reports", "runs"),
-    *("sweeps", "tasks", "training", "types"),
+    *("cells", "diagnostics", "engine", "figures", "gradients", "initializers", "interop", "nn", "readouts"),
+    *("reports", "runs", "sweeps", "tasks", "training", "types"),
 )
 
 __all__ = [
@@ -67,6 +70,7 @@ __all__ = [
     "make_taps",
     "make_train",
     "results",
+    "ridge_readout",
     "sweep",
     "unroll",
 ]

@@ -21,7 +21,7 @@ FLOORS = (
     ("initializers",),
     ("tasks", "cells"),
     ("engine",),
-    ("gradients",),
+    ("gradients", "readouts"),
     ("diagnostics",),
     ("nn", "interop"),
     ("runs",),
