@@ -1,15 +1,18 @@
 """Cells that are differential equations: against the papers' equations in NumPy, and what the papers say of them."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import check_equation, jit, normal, parts, relu, sigma
+from oracles import absolute, check_equation, jit, normal, parts, relu, sigma
 
-from rnnjax.cells import CELLS, antisymmetric, antisymmetric_gated, cornn, lem, lipschitz, unicornn, wrnn
+from rnnjax.cells import CELLS, antisymmetric, antisymmetric_gated, cfc, cornn, lem, lipschitz, ltc, unicornn, wrnn
 from rnnjax.engine.unroll import unroll
 
 D, H = 3, 4
+NCPS = np.load(Path(__file__).parent / "data" / "ncps_vectors.npz", allow_pickle=False)
 
 
 def lem_step(p, carry, x, old=False):
@@ -71,6 +74,42 @@ def lipschitz_step(p, h, x):
     return h + 0.3 * (h @ A + np.tanh(h @ W + x @ p["W_x"] + p["b"]))
 
 
+def cfc_step(mode, layers):
+    """Hasani et al. (2021), a step of 0.7."""
+
+    def step(p, h, x):
+        u = x @ p["W_x"] + h @ p["W_h"] + p["b"]
+        for k in range(2, layers + 2):
+            u = 1.7159 * np.tanh(0.666 * u) @ p[f"W_{k}"] + p[f"b_{k}"]
+        if mode == "pure":
+            return -p["A"] * np.exp(-0.7 * (absolute(p["w_tau"]) + absolute(u))) * u + p["A"]
+        f, g, a, b = np.split(u, 4, axis=-1)
+        late = sigma(a * 0.7 + b)
+        return np.tanh(f) * (1 if mode == "no_gate" else 1 - late) + late * np.tanh(g)
+
+    return step
+
+
+def ltc_step(p, v, x):
+    """Hasani et al. (2020), two steps of the solver in 0.7, synapse by synapse."""
+    w, w_x, gleak, cm = (np.log(1 + np.exp(p[name])) for name in ("w", "w_x", "gleak", "cm"))
+    for _ in range(2):
+        new = np.zeros_like(v * x[..., :1])
+        for i in range(H):
+            capacity = cm[i] / (0.7 / 2)
+            above = capacity * v[..., i] + gleak[i] * p["vleak"][i]
+            below = capacity + gleak[i]
+            for j in range(H):
+                s = w[j, i] * sigma(p["sigma"][j, i] * (v[..., j] - p["mu"][j, i]))
+                above, below = above + s * p["E"][j, i], below + s
+            for j in range(D):
+                s = w_x[j, i] * sigma(p["sigma_x"][j, i] * (x[..., j] - p["mu_x"][j, i]))
+                above, below = above + s * p["E_x"][j, i], below + s
+            new[..., i] = above / below
+        v = new
+    return v
+
+
 EQUATIONS = {
     "lem": (lem(H, dt=0.7), lem_step),
     "cornn": (cornn(H, dt=0.3, gamma=2.7, epsilon=1.2), cornn_step),
@@ -79,12 +118,61 @@ EQUATIONS = {
     "antisymmetric": (antisymmetric(H, epsilon=0.3, gamma=0.4), antisymmetric_step),
     "antisymmetric_gated": (antisymmetric_gated(H, epsilon=0.3, gamma=0.4), antisymmetric_gated_step),
     "lipschitz": (lipschitz(H, epsilon=0.3, beta=0.8, gamma=0.1), lipschitz_step),
+    "cfc": (cfc(H, backbone_units=5, dt=0.7), cfc_step("default", 1)),
+    "cfc-no_gate": (cfc(H, mode="no_gate", backbone_layers=2, backbone_units=5, dt=0.7), cfc_step("no_gate", 2)),
+    "cfc-pure": (cfc(H, mode="pure", backbone_layers=0, dt=0.7), cfc_step("pure", 0)),
+    "ltc": (ltc(H, unfolds=2, dt=0.7), ltc_step),
 }
 
 
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_the_papers_equation(name):
     check_equation(*EQUATIONS[name])
+
+
+def test_stored_ncps_vectors():
+    cases = {}
+    for name, array in NCPS.items():
+        case, _, rest = name.partition("/")
+        cases.setdefault(case, {})[rest] = array
+    assert len(cases) == 6
+
+    def loss(given, case):
+        h0, params = given["h0"], from_ncps(case, given)
+        ys = unroll(ncps_cell(case), params, given["xs"], h0)[1]
+        return jnp.sum(cases[case]["dys"] * ys), ys
+
+    given = {case: {n.removeprefix("grad/"): v[n.removeprefix("grad/")] for n in v if n.startswith("grad/")}
+             for case, v in cases.items()}  # fmt: skip
+    run = jit(lambda given: {c: jax.value_and_grad(loss, has_aux=True)(given[c], c) for c in cases})
+    for case, ((_, ys), gradients) in run(given).items():
+        np.testing.assert_allclose(ys, cases[case]["ys"], atol=1e-5)
+        for name, a in gradients.items():
+            np.testing.assert_allclose(a, cases[case][f"grad/{name}"], atol=1e-5, err_msg=f"{case} {name}")
+
+
+def ncps_cell(case):
+    if case == "ltc":
+        return ltc(H, dt=0.7)
+    _, mode, layers = case.split("-")
+    return cfc(H, mode=mode, backbone_layers=int(layers), backbone_units=5, dt=0.7)
+
+
+def from_ncps(case, given):
+    """Our parameters of a cell of ncps, whose matrices are `[out, in]`, and see [x, h]."""
+    if case == "ltc":
+        ours = {"erev": "E"}
+        synapses = {n.removeprefix("sensory_"): n for n in given if n.startswith("sensory_")}
+        alone = {ours.get(n, n): a for n, a in given.items() if not n.startswith("sensory_")}
+        return alone | {f"{ours.get(n, n)}_x": given[theirs] for n, theirs in synapses.items()}
+    heads = [name for name in ("ff1", "ff2", "time_a", "time_b") if f"{name}.weight" in given]
+    layers = [[f"backbone.{i}"] for i in (0, 2) if f"backbone.{i}.weight" in given] + [heads]
+    params = {n: given[n][0] for n in ("A", "w_tau") if n in given}
+    for k, names in enumerate(layers, 1):
+        W = jnp.concatenate([given[f"{n}.weight"].T for n in names], axis=1)
+        b = jnp.concatenate([given[f"{n}.bias"] for n in names])
+        params |= {"W_x": W[:D], "W_h": W[D:], "b": b} if k == 1 else {f"W_{k}": W, f"b_{k}": b}
+    return params
 
 
 @pytest.mark.parametrize("name", ["lem", "cornn"])
@@ -161,6 +249,8 @@ TRACED = {
     "antisymmetric": ("epsilon", "gamma", "sigma_w"),
     "antisymmetric_gated": ("epsilon", "gamma", "sigma_w"),
     "lipschitz": ("epsilon", "beta", "gamma", "init_std"),
+    "cfc": ("dt",),
+    "ltc": ("dt",),
 }
 
 
@@ -176,32 +266,56 @@ def test_options_may_be_traced(name):
     jax.jit(jax.vmap(jax.grad(loss))).lower(options)
 
 
+def test_an_ltc_stays_between_its_potentials():
+    cell = ltc(H)
+    params = {n: a + 3 * normal(*a.shape, seed=i) for i, (n, a) in enumerate(cell.init(jax.random.key(0), D).items())}
+    ends = np.concatenate([np.zeros(1), *(params[n].ravel() for n in ("E", "E_x", "vleak"))])
+    ys = jit(lambda p: unroll(cell, p, 10 * normal(20, 2, D))[1])(params)
+    assert ends.min() <= ys.min() and ys.max() <= ends.max()
+
+
 # Initial values.
 
 
-def test_initial_values_of_oscillators():
-    p = cornn(64).init(jax.random.key(0), 8)
-    bound = (8 + 2 * 64) ** -0.5
-    for a in p.values():
-        assert 0.9 * bound < np.abs(a).max() <= bound
-    p = unicornn(64).init(jax.random.key(0), 8)
-    assert 0 <= p["W_h"].min() < 0.1 and 0.9 < p["W_h"].max() <= 1
-    assert 0.08 < np.abs(p["c"]).max() <= 0.1 and not p["b"].any()
-    bound = (6 / (65 * 8)) ** 0.5
-    assert 0.95 * bound < np.abs(p["W_x"]).max() <= bound
-    p = lem(64).init(jax.random.key(0), 8)
-    for a in p.values():
-        assert 0.9 / 8 < np.abs(a).max() <= 1 / 8
-
-
-def test_initial_values_of_first_order_cells():
-    p = antisymmetric(64, sigma_w=2.0).init(jax.random.key(0), 16)
-    np.testing.assert_allclose([p["W_x"].std(), p["W_h"].std()], [1 / 4, 2 / 8], rtol=0.1)
-    assert not p["b"].any()
-    p = lipschitz(64, init_std=0.5).init(jax.random.key(0), 16)
-    np.testing.assert_allclose([p["M_A"].std(), p["M_W"].std()], 0.5 / 64, rtol=0.1)
-    for a in (p["W_x"], p["b"]):
-        assert 0.9 / 4 < np.abs(a).max() <= 1 / 4
+def test_initial_values():
+    """Those that are drawn as U(-a, a), as N(0, s^2), and otherwise."""
+    cells = {
+        "lem": lem(64),
+        "cornn": cornn(64),
+        "unicornn": unicornn(64),
+        "antisymmetric": antisymmetric(64, sigma_w=2.0),
+        "lipschitz": lipschitz(64, init_std=0.5),
+        "cfc": cfc(64, backbone_units=128),
+        "pure": cfc(64, mode="pure", backbone_layers=0),
+        "ltc": ltc(64),
+    }
+    drawn = jit(lambda key: {name: cell.init(key, 16) for name, cell in cells.items()})(jax.random.key(0))
+    uniform = {
+        "lem": dict.fromkeys(("W_x", "W_h", "W_y", "b"), 64**-0.5),
+        "cornn": dict.fromkeys(("W_x", "W_h", "b"), (16 + 2 * 64) ** -0.5),
+        "unicornn": {"c": 0.1, "W_x": (6 / (65 * 16)) ** 0.5},
+        "lipschitz": {"W_x": 1 / 4, "b": 1 / 4},
+        "cfc": {"W_x": (6 / (16 + 64 + 128)) ** 0.5, "b": 80**-0.5, "W_2": (6 / (128 + 64)) ** 0.5, "b_2": 128**-0.5}
+        | {"W_h": (6 / (16 + 64 + 128)) ** 0.5},
+        "pure": {"A": (6 / 65) ** 0.5, "w_tau": (6 / 65) ** 0.5, "W_x": (6 / 144) ** 0.5},
+    }
+    for name, bounds in uniform.items():
+        for n, bound in bounds.items():
+            assert 0.9 * bound < np.abs(drawn[name][n]).max() <= bound * (1 + 1e-6), (name, n)
+    normals = {"antisymmetric": {"W_x": 1 / 4, "W_h": 2 / 8}, "lipschitz": {"M_A": 0.5 / 64, "M_W": 0.5 / 64}}
+    for name, deviations in normals.items():
+        for n, deviation in deviations.items():
+            np.testing.assert_allclose(drawn[name][n].std(), deviation, rtol=0.1)
+    assert not drawn["antisymmetric"]["b"].any() and not drawn["unicornn"]["b"].any()
+    assert 0 <= drawn["unicornn"]["W_h"].min() < 0.1 and 0.9 < drawn["unicornn"]["W_h"].max() <= 1
+    p, of_synapses = drawn["ltc"], {"w": (0.001, 1), "sigma": (3, 8), "mu": (0.3, 0.8)}
+    ranges = of_synapses | {f"{n}_x": ends for n, ends in of_synapses.items()}
+    for n, (low, high) in (ranges | {"gleak": (0.001, 1), "cm": (0.4, 0.6), "vleak": (-0.2, 0.2)}).items():
+        margin = 0.1 * (high - low)
+        assert low <= p[n].min() < low + margin and high - margin < p[n].max() <= high, n
+    for E in (p["E"], p["E_x"]):
+        assert set(np.unique(E)) == {-1, 1}
+        np.testing.assert_allclose(E.mean(), 1 / 3, atol=0.1)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +324,12 @@ def test_initial_values_of_first_order_cells():
         *((name, {"dt": 0.0}, "dt is 0.0; allowed: more than 0") for name in ("lem", "cornn", "unicornn")),
         *((name, {"epsilon": -1}, "epsilon is -1; allowed: mo") for name in ("antisymmetric_gated", "lipschitz")),
         ("lipschitz", {"beta": 1.5}, "beta is 1.5; allowed: 0 to 1"),
+        *((name, {"dt": 0}, "dt is 0; allowed: more than 0") for name in ("cfc", "ltc")),
+        ("cfc", {"mode": "fast"}, "unknown mode 'fast'; allowed: default, no_gate, pure"),
+        ("cfc", {"activation": "elu"}, "unknown activation 'elu'; allowed: lecun_tanh, tanh, relu, silu, gelu"),
+        ("cfc", {"backbone_layers": -1}, "backbone_layers is -1; allowed: 0, 1, 2, ..."),
+        ("cfc", {"backbone_units": 0}, "backbone_units is 0; allowed: 1, 2, ..."),
+        ("ltc", {"unfolds": 0}, "unfolds is 0; allowed: 1, 2, ..."),
         ("wrnn", {"channels": 3}, "channels is 3; allowed: the divisors of hidden_size, 4"),
         ("wrnn", {"kernel_size": 4}, "kernel_size is 4; allowed: 3, 5, 7, ..."),
         ("wrnn", {"start": "rand"}, "unknown start 'rand'; allowed: fwd, eye"),

@@ -9,6 +9,7 @@ from rnnjax.cells.goru import goru
 from rnnjax.cells.gru import gru, gru_cho, mgu
 from rnnjax.cells.light_gates import fastgrnn, fastrnn, indrnn, light_ru, ligru, star
 from rnnjax.cells.linear import linear
+from rnnjax.cells.liquid import cfc, ltc
 from rnnjax.cells.lru import lru
 from rnnjax.cells.lstm import LSTMCarry, lstm
 from rnnjax.cells.lstm_maps import lstm_projected, mlstm_mul, nested_lstm
@@ -53,6 +54,8 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "antisymmetric": antisymmetric,
     "antisymmetric_gated": antisymmetric_gated,
     "lipschitz": lipschitz,
+    "cfc": cfc,
+    "ltc": ltc,
     "lmu": lmu,
     "legs": legs,
     "brc": brc,
@@ -85,6 +88,7 @@ __all__ = [
     "antisymmetric_gated",
     "atr",
     "brc",
+    "cfc",
     "cfn",
     "cornn",
     "dend_plrnn",
@@ -114,6 +118,7 @@ __all__ = [
     "lstm",
     "lstm_1997",
     "lstm_projected",
+    "ltc",
     "mgu",
     "mi_lstm",
     "mlstm_mul",

@@ -188,7 +188,7 @@ def lipschitz(
     Raises ValueError for an epsilon of 0 or less, and for a beta outside 0 to 1.
     """
     check_positive(epsilon=epsilon)
-    if isinstance(beta, numbers.Real) and not 0 <= beta <= 1:
+    if isinstance(beta, numbers.Real) and not 0 <= float(beta) <= 1:
         raise ValueError(f"beta is {beta}; allowed: 0 to 1")
 
     def update(weights, h, *, a, w):
