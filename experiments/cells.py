@@ -19,6 +19,7 @@ from rnnjax.reports.cells_page import all_cells, count_costs, time_texts, write_
 from rnnjax.training.config import Config
 from rnnjax.training.devices import prepare_devices
 
+SOME = ["rnn", "lstm", "gru", "lru", "lem", "cornn", "indrnn", "transformer"]
 PAST = 256  # steps that a layer that attends has seen, where its costs stand beside others
 
 
@@ -33,7 +34,8 @@ def main(_) -> int:
             print(card(Config(cell=CELL.value, hidden_size=HIDDEN_SIZE.value), sizes, PAST, SEQ_LEN.value), end="")
             return runs.EXIT_DONE
         runs.check_own_directory(OUT.value, "cells")
-        configs = [Config(cell=name, hidden_size=HIDDEN_SIZE.value) for name in CELLS.value or all_cells()]
+        every = all_cells() if CELLS.value == ["all"] else CELLS.value
+        configs = [Config(cell=name, hidden_size=HIDDEN_SIZE.value) for name in every]
         counted = count_costs(configs, sizes, PAST)
         written = time_texts(configs, lengths)
     except ValueError as error:
@@ -54,7 +56,7 @@ def positive(name: str) -> list[int]:
 if __name__ == "__main__":
     LIST = flags.DEFINE_bool("list", False, "print a line a cell, and nothing else")
     CELL = flags.DEFINE_string("cell", None, "print the card of this one alone: its name, or FILE.py:NAME")
-    CELLS = flags.DEFINE_list("cells", [], "those to count and to time; by default all")
+    CELLS = flags.DEFINE_list("cells", SOME, "those to count and to time; all: every one, of which a figure shows 12")
     SEQ_LEN = flags.DEFINE_integer("seq_len", 200, "steps of what a card measures", lower_bound=8)
     flags.DEFINE_list("hidden_sizes", ["32", "64", "128", "256"], "hidden sizes to count for")
     flags.DEFINE_list("lengths", ["64", "256", "1024", "4096"], "lengths of the texts that are written and timed")

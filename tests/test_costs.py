@@ -89,12 +89,11 @@ def test_the_state_of_what_is_written_grows_for_attention_alone(monkeypatch):
     assert all(w.seconds > 0 and (w.working_bytes is None or w.working_bytes >= 0) for w in rnn + lstm + attention)
 
 
-def test_a_leak_reaches_as_far_as_its_powers_and_its_exponent_is_its_logarithm(monkeypatch):
-    monkeypatch.setitem(CELLS, "leak", leak)
-    found = at_start(Config(cell="leak", hidden_size=3), 24, seeds=2)
+def test_a_leak_reaches_as_far_as_its_powers_and_its_exponent_is_its_logarithm():
+    found = at_start(leak(3), 24, seeds=2)
     assert found.reach.tolist() == [10, 10]  # 0.5^10 is the first below a thousandth
     assert found.exponent == pytest.approx(math.log(0.5))
-    assert {way.method for way in ways(Config(cell="leak", hidden_size=3, batch_size=2), 8)} == {"scan", "associative"}
+    assert {way.method for way in ways(leak(3), 8, batch_size=2)} == {"scan", "associative"}
 
 
 def leak(hidden_size):

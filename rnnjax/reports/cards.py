@@ -59,18 +59,17 @@ def card(config: Config, sizes: Sequence[int], past: int, seq_len: int) -> str:
     about = about.split("\nRaises ")[0].strip()
     parts = [name, "=" * len(name), "", about, "", table, NOTES.format(past=past)]
     if isinstance(cell, Cell):
-        parts += ["", *_start_lines(at_start(config, seq_len), seq_len, config.hidden_size)]
-        parts += ["", *_ways_lines(ways(config, seq_len), seq_len, config.hidden_size)]
+        parts += ["", *_start_lines(at_start(cell, seq_len), seq_len, config.hidden_size)]
+        parts += ["", *_ways_lines(ways(cell, seq_len, config.batch_size), seq_len, config.hidden_size)]
     return "\n".join(parts) + "\n"
 
 
-def at_start(config: Config, seq_len: int, seeds: int = SEEDS) -> AtStart:
-    """What the config's cell does before it is trained, on standard normal inputs, `FEATURES` numbers a step.
+def at_start(cell: Cell, seq_len: int, seeds: int = SEEDS) -> AtStart:
+    """What a cell does before it is trained, on standard normal inputs, `FEATURES` numbers a step.
 
     The loss is a random sum of the last output; reach as in `gradient_reach`, the exponent along one sequence without
     its first quarter.
     """
-    cell = make_cell(config)
 
     def one(key):
         key_init, key_x, key_loss = jax.random.split(key, 3)
@@ -86,15 +85,15 @@ def at_start(config: Config, seq_len: int, seeds: int = SEEDS) -> AtStart:
         spectrum = lyapunov_spectrum(cell, params, xs[:, 0], k=1, transient=seq_len // 4, batches=2)
         return gradient_reach(profile), spectrum.exponents[0]
 
-    found = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(config.seed), seeds))
+    found = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), seeds))
     return AtStart(*map(np.asarray, found))
 
 
-def ways(config: Config, seq_len: int) -> list[Way]:
-    """Every runner that the config's cell can have: a gradient by the weights of a batch, in seconds and bytes."""
-    cell, key = make_cell(config), jax.random.key(config.seed)
+def ways(cell: Cell, seq_len: int, batch_size: int) -> list[Way]:
+    """Every runner that the cell can have: a gradient by the weights of a batch, in seconds and bytes."""
+    key = jax.random.key(0)
     params = cell.init(key, FEATURES)
-    xs = jax.random.normal(key, (seq_len, config.batch_size, FEATURES))
+    xs = jax.random.normal(key, (seq_len, batch_size, FEATURES))
     found = []
     for method, runner in RUNNERS.items():
         if not isinstance(cell.form, runner.form):

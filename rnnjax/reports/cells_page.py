@@ -14,6 +14,7 @@ from rnnjax.training.config import OWNERS, Config
 from rnnjax.training.own_files import short_name
 
 COUNTED = ("parameters", "state", "flops")
+DRAWN = 12  # lines of a figure that an eye can still tell apart
 NOTES = (
     "One layer of H units that reads H numbers a step, one sequence. State: numbers that it carries from step to step. "
     "FLOPs: operations of the matrix products in a step forwards (2 m n k; elementwise work is not counted). A layer "
@@ -47,13 +48,18 @@ def time_texts(configs: Sequence[Config], lengths: Sequence[int]) -> list[dict[s
 
 
 def write_cells(counted: Sequence[dict[str, Any]], written: Sequence[dict[str, Any]], out: str | Path) -> str:
-    """Writes cells.md, two CSV files, cells.json and the figures into `out`; returns what cells.md says."""
+    """Writes cells.md, two CSV files, cells.json and figures into `out`; returns what cells.md says.
+
+    The figures show the first `DRAWN` cells.
+    """
     out = runs.own_directory(out, "cells")
     text = "\n".join([costs_table(counted), NOTES.format(past=counted[0]["past"]), "", *writing_tables(written)]) + "\n"
     runs.write_file(out / "cells.md", text)
     runs.write_file(out / "costs.csv", csv_text(counted))
     runs.write_file(out / "writing.csv", csv_text(written))
     runs.write_json(out / "cells.json", {"costs": counted, "writing": written})
+    drawn = list(dict.fromkeys(row["cell"] for row in counted))[:DRAWN]
+    counted, written = ([row for row in rows if row["cell"] in drawn] for rows in (counted, written))
     by_size = {
         "parameters": _lines(counted, "hidden_size", lambda row: row["parameters"]),
         "state, numbers": _lines(counted, "hidden_size", lambda row: row["state"]),
