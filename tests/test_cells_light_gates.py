@@ -6,7 +6,31 @@ import numpy as np
 import pytest
 from oracles import absolute, check_equation, parts, relu, sigma
 
-from rnnjax.cells import RANCarry, atr, brc, cfn, fastgrnn, fastrnn, indrnn, light_ru, ligru, nbrc, ran, star
+from rnnjax.cells import (
+    RANCarry,
+    SCRNCarry,
+    atr,
+    brc,
+    cfn,
+    fastgrnn,
+    fastrnn,
+    gru_cho,
+    indrnn,
+    light_ru,
+    ligru,
+    mi_gru,
+    mi_rnn,
+    mut1,
+    mut2,
+    mut3,
+    nbrc,
+    ran,
+    rhn,
+    rnn,
+    scrn,
+    star,
+)
+from rnnjax.cells.check import check_cell
 from rnnjax.engine.unroll import unroll
 
 H = 4
@@ -95,6 +119,61 @@ def light_recurrent(p, h, x):
     return h + f * (np.tanh(x @ W_n) - h)
 
 
+def highway(p, s, x):
+    """Zilly et al. (2016), eq. 6-9, with c = 1 - t."""
+    W_H, W_T = parts(p, "W_x", 2)
+    for layer, (R, b) in enumerate(zip(p["R"], p["b"], strict=True)):
+        (R_H, R_T), (b_H, b_T) = np.split(R, 2, axis=-1), np.split(b, 2)
+        seen = x if layer == 0 else np.zeros_like(x)
+        h = np.tanh(seen @ W_H + s @ R_H + b_H)
+        t = sigma(seen @ W_T + s @ R_T + b_T)
+        s = h * t + s * (1 - t)
+    return s
+
+
+def mutant(number, bare=False):
+    """Jozefowicz et al. (2015), the three equations of the paper, W x for x where not `bare`."""
+
+    def step(p, h, x):
+        W = iter(parts(p, "W_x", 2 if bare else 3))
+        U = iter(parts(p, "W_h", 2 if number == 1 else 3))
+        b_z, b_r, b_n = parts(p, "b", 3)
+        z = x @ next(W) + b_z
+        z = sigma(z if number == 1 else z + (np.tanh(h) if number == 3 else h) @ next(U))
+        r = sigma((x if bare and number == 2 else x @ next(W)) + h @ next(U) + b_r)
+        seen = x if bare and number == 1 else x @ next(W)
+        n = np.tanh((r * h) @ next(U) + (np.tanh(seen) if number == 1 else seen) + b_n)
+        return n * z + h * (1 - z)
+
+    return step
+
+
+def multiplied(p, h, x):
+    """Wu et al. (2016), eq. 4, column form."""
+    a, b1, b2, b = (p[name][:, None] for name in ("alpha", "beta_1", "beta_2", "b"))
+    Wx, Uh = p["W_x"].T @ x.T, p["W_h"].T @ h.T
+    return np.tanh(a * Wx * Uh + b1 * Uh + b2 * Wx + b).T
+
+
+def multiplied_gru(p, h, x):
+    """The same in each of the equations of Cho et al. (2014)."""
+    names = ("W_x", "W_h", "alpha", "beta_1", "beta_2", "b")
+    of_r, of_z, of_n = zip(*(parts(p, name, 3) for name in names), strict=True)
+
+    def inner(W, U, a, b1, b2, b, h):
+        return a * (x @ W) * (h @ U) + b1 * (h @ U) + b2 * (x @ W) + b
+
+    r, z = sigma(inner(*of_r, h)), sigma(inner(*of_z, h))
+    return z * h + (1 - z) * np.tanh(inner(*of_n, r * h))
+
+
+def constrained(p, carry, x):
+    """Mikolov et al. (2014), eq. 3-4: the hidden layer sees the new context."""
+    s = 0.05 * (x @ p["B"]) + 0.95 * carry.s
+    h = sigma(s @ p["P"] + x @ p["A"] + carry.h @ p["R"])
+    return SCRNCarry(h, s), np.concatenate([h, s], axis=-1)
+
+
 EQUATIONS = {
     "indrnn": (indrnn(H), independent(1)),
     "indrnn-bound": (indrnn(H, t_max=2.0, growth=1.0, long_memory=True), independent(1)),
@@ -110,6 +189,15 @@ EQUATIONS = {
     "cfn": (cfn(H), chaos_free),
     "atr": (atr(H), twin_gated),
     "light_ru": (light_ru(H), light_recurrent),
+    "rhn": (rhn(H, depth=3), highway),
+    "mut1": (mut1(H), mutant(1)),
+    "mut2": (mut2(H), mutant(2)),
+    "mut3": (mut3(H), mutant(3)),
+    "mi_rnn": (mi_rnn(H), multiplied),
+    "mi_gru": (mi_gru(H), multiplied_gru),
+    "scrn": (scrn(H, context_size=2), constrained),
+    "mut1-bare": (mut1(3, bare_input=True), mutant(1, bare=True)),
+    "mut2-bare": (mut2(3, bare_input=True), mutant(2, bare=True)),
 }
 
 
@@ -229,6 +317,54 @@ def test_biases_and_vectors_as_stated():
     np.testing.assert_allclose([timescales.min(), timescales.mean(), timescales.max()], [2, 51, 100], atol=3)
 
 
+# Cells that are others in a limit, with the parameters of those.
+
+
+def turned(params):
+    """gru_cho's parameters, for a cell whose z stands for 1 - z and comes first."""
+    blocks = {name: np.split(a, 3, axis=-1) for name, a in params.items()}
+    return {name: np.concatenate([-z, r, n], axis=-1) for name, (r, z, n) in blocks.items()}
+
+
+def integrated(params, width):
+    """A cell's parameters, for one with multiplicative integration that is told to add."""
+    ones = np.ones(width, np.float32)
+    return {name: params[name] for name in ("W_x", "W_h", "b")} | {"alpha": 0 * ones, "beta_1": ones, "beta_2": ones}
+
+
+@pytest.mark.parametrize(
+    ("cell", "other", "given"),
+    [
+        (mut2(H), gru_cho(H), turned),
+        (mi_rnn(H), rnn(H), lambda params: integrated(params, H)),
+        (mi_gru(H), gru_cho(H), lambda params: integrated(params, 3 * H)),
+    ],
+    ids=["mut2 is gru_cho", "mi_rnn is rnn", "mi_gru is gru_cho"],
+)
+def test_a_limit_that_is_another_cell(cell, other, given):
+    noise = np.random.default_rng(0)
+    params = {name: a + noise.normal(size=a.shape).astype(np.float32) for name, a in begun(other).items()}
+    assert {n: a.shape for n, a in given(params).items()} == {n: a.shape for n, a in begun(cell).items()}
+    xs = noise.normal(size=(5, 2, 3)).astype(np.float32)
+    expected = unroll(other, params, xs)[1]
+    np.testing.assert_allclose(unroll(cell, given(params), xs)[1], expected, rtol=0, atol=1e-5)
+
+
+def test_a_highway_whose_gates_are_closed_keeps_its_state():
+    cell = rhn(H, depth=4, transform_bias=-30.0)
+    start = np.linspace(-2, 2, H, dtype=np.float32)
+    np.testing.assert_allclose(without_input(cell, begun(cell), start, 5)[-1], start, rtol=1e-5)
+    assert (begun(rhn(H))["b"] == np.tile(np.repeat([0, -2], H), (10, 1))).all()
+
+
+def test_the_context_of_an_scrn_fades_by_alpha():
+    cell = scrn(H, context_size=2, alpha=0.9)
+    start = SCRNCarry(jnp.zeros(H), jnp.array([1.0, -2.0]))
+    last, ys = unroll(cell, begun(cell), jnp.zeros((20, 3)), start)
+    assert ys.shape == (20, H + 2)
+    np.testing.assert_allclose(last.s, 0.9**20 * start.s, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -237,6 +373,9 @@ def test_biases_and_vectors_as_stated():
         (lambda: indrnn(H, growth=0.5), "growth=0.5; allowed: 1 or more"),
         (lambda: star(H, chrono_t_max=2.0), "chrono_t_max=2.0; allowed: more than 2"),
         (lambda: ran(H, activation="relu"), "unknown activation 'relu'; allowed: tanh, identity"),
+        (lambda: rhn(H, depth=0), "depth=0; allowed: 1, 2, ..."),
+        (lambda: scrn(H, context_size=0), "context_size=0; allowed: 1, 2, ..."),
+        (lambda: check_cell(mut1(H, bare_input=True), 3), "bare_input with 3 features; allowed: 4, the hidden size"),
         (lambda: fastgrnn(H, rank_h=0), "rank_h is 0; allowed: 1, 2, ..., or None"),
     ],
 )

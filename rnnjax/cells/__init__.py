@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from rnnjax.cells.continuous import antisymmetric, antisymmetric_gated, lem, lipschitz
+from rnnjax.cells.deep_steps import SCRNCarry, mut1, mut2, mut3, rhn, scrn
 from rnnjax.cells.elementwise import qrnn, sru, sru_v1
 from rnnjax.cells.gated import gated
 from rnnjax.cells.goru import goru
@@ -15,6 +16,7 @@ from rnnjax.cells.lstm import LSTMCarry, lstm
 from rnnjax.cells.lstm_maps import lstm_projected, mlstm_mul, nested_lstm
 from rnnjax.cells.lstm_variants import janet, lstm_1997, mi_lstm, ur_lstm
 from rnnjax.cells.memories import legs, lmu
+from rnnjax.cells.multiplicative import mi_gru, mi_rnn
 from rnnjax.cells.neuroscience import dend_plrnn, esn, leaky_rnn, low_rank, plrnn
 from rnnjax.cells.orthogonal import exprnn, householder, nnrnn, scornn
 from rnnjax.cells.oscillators import cornn, unicornn, wrnn
@@ -64,6 +66,12 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "ran": ran,
     "cfn": cfn,
     "atr": atr,
+    "rhn": rhn,
+    "mut1": mut1,
+    "mut2": mut2,
+    "mut3": mut3,
+    "mi_rnn": mi_rnn,
+    "mi_gru": mi_gru,
     "light_ru": light_ru,
     "leaky_rnn": leaky_rnn,
     "low_rank": low_rank,
@@ -77,6 +85,7 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "urnn": urnn,
     "eunn": eunn,
     "goru": goru,
+    "scrn": scrn,
 }
 
 __all__ = [
@@ -84,6 +93,7 @@ __all__ = [
     "ComplexState",
     "LSTMCarry",
     "RANCarry",
+    "SCRNCarry",
     "antisymmetric",
     "antisymmetric_gated",
     "atr",
@@ -120,16 +130,23 @@ __all__ = [
     "lstm_projected",
     "ltc",
     "mgu",
+    "mi_gru",
     "mi_lstm",
+    "mi_rnn",
     "mlstm_mul",
+    "mut1",
+    "mut2",
+    "mut3",
     "nbrc",
     "nested_lstm",
     "nnrnn",
     "plrnn",
     "qrnn",
     "ran",
+    "rhn",
     "rnn",
     "scornn",
+    "scrn",
     "slstm",
     "sru",
     "sru_v1",
