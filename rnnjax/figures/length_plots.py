@@ -36,12 +36,14 @@ def score_by_length(runs: Sequence[RunLike], out: Out = None, *, dark: bool = Fa
     axes.plot([], [], color=GREY, alpha=0.3, linewidth=8, label="trained on")
     styles: dict[str, int] = {}
     labels = setting_labels([group[0].config for group in groups])
-    for later, group, label in zip(reversed(range(len(groups))), groups, labels, strict=True):
+    worst = np.inf if lower else -np.inf
+    found = [quartiles(_scores(group, lengths, name, worst)) for group in groups]
+    for i, (group, label, (low, middle, high)) in enumerate(zip(groups, labels, found, strict=True)):
         cell = str(group[0].config.get("cell"))
         style = ("-", "--", "-.", ":")[styles.setdefault(cell, 0) % 4]
         styles[cell] += 1
-        low, middle, high = quartiles(_scores(group, lengths, name, np.inf if lower else -np.inf))
-        width = 1.6 + 1.5 * min(later, 4)  # so that lines of one score are seen beneath each other
+        above = sum(np.allclose(middle, other, rtol=0.02) for _, other, _ in found[i + 1 :])
+        width = 1.6 + 1.5 * min(above, 4)  # so that lines of one score are seen beneath each other
         of_line: dict[str, Any] = {
             "color": cell_color(cell),
             "linewidth": width,
