@@ -4,7 +4,9 @@ python experiments/sweep.py --config=configs/lengths_copy.py --grid=cell=rnn,lst
     --grid=seed=0:3 --workdir=runs/lengths_copy
 python experiments/report.py --runs=runs/lengths_copy --out=runs/lengths_copy/report
 
-trains on delays of 1 to 40 blanks, the longest growing over the first half of the steps, and scores up to 320.
+trains on delays of 1 to 40 blanks, the longest growing over the first half of the steps, and scores up to 320. The
+twelve runs took 31 minutes on two cores that other jobs kept busy. At a delay of 160 the GRU has a cross-entropy of
+0.007 and the LSTM of 0.23, where a guess has 2.08, and the Transformer 8.3: see docs/lengths.md.
 """
 
 from rnnjax import Config

@@ -4,7 +4,9 @@ python experiments/sweep.py --config=configs/lengths_parity.py --grid=cell=rnn,l
     --grid=seed=0:3 --workdir=runs/lengths_parity
 python experiments/report.py --runs=runs/lengths_parity --out=runs/lengths_parity/report
 
-trains on 2 to 40 digits, the longest growing over the first half of the steps, and scores up to 640.
+trains on 2 to 40 digits, the longest growing over the first half of the steps, and scores up to 640. The twelve runs
+took 11 minutes on two cores that other jobs kept busy. RNN, LSTM and GRU make no mistake at any length; the Transformer
+guesses from 160 on: see docs/lengths.md.
 """
 
 from rnnjax import Config
