@@ -190,9 +190,21 @@ EQUATIONS = {
 }
 
 
-@pytest.mark.parametrize(("cell", "step"), EQUATIONS.values(), ids=EQUATIONS)
-def test_the_papers_equation(cell, step):
-    check_equation(cell, step)
+# With make test-slow: options, but for those that are most of the cell.
+OPTIONS = {"lstm_1997", *(name for name in EQUATIONS if "-" in name)} - {"lstm_1997-truncated", "qrnn-ifo"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in OPTIONS)) for n in EQUATIONS])
+def test_the_papers_equation(name):
+    check_equation(*EQUATIONS[name])
+
+
+def one_step(cell, params, carry, x):
+    """(the carry after a step, what is shown), operation by operation: nothing is compiled for it."""
+    weights = cell.weights(params)
+    z = cell.project(weights, x)
+    carry = cell.step(weights, carry, z)
+    return carry, cell.output(weights, carry, z)
 
 
 # What the authors' packages compute, see make_lstm_variants_vectors.py.
@@ -243,12 +255,12 @@ def test_stored_vectors_of_a_package(package, prefix):
 
 
 def test_janet_lets_in_more_than_it_forgets_by_beta_alone():
-    x, h = jnp.zeros((1, 1, D)), jnp.full((1, H), 0.5)
+    x, h = jnp.zeros(D), jnp.full(H, 0.5)
     p = janet(H).init(jax.random.key(0), D)
     p = p | {"W_h": jnp.zeros((H, 2 * H)), "b": jnp.concatenate([jnp.full(H, 1.0), jnp.full(H, 100.0)])}
     for beta, let_in in ((0.0, 1 - sigma(1.0)), (1.0, 0.5), (100.0, 1.0)):
-        _, ys = unroll(janet(H, beta=beta), p, x, h)
-        np.testing.assert_allclose(ys[0, 0], 0.5 * sigma(1.0) + let_in, rtol=1e-5)
+        new, _ = one_step(janet(H, beta=beta), p, h, x)
+        np.testing.assert_allclose(new, 0.5 * sigma(1.0) + let_in, rtol=1e-5)
 
 
 def test_janet_starts_with_its_forget_bias():
@@ -275,10 +287,10 @@ def test_beta_may_be_traced():
 
 
 def test_the_gate_of_ur_lstm_starts_uniform():
-    H = 400
+    H = 200
     f = sigma(np.asarray(ur_lstm(H).init(jax.random.key(0), D)["b_u"]))
     counts, _ = np.histogram(f, bins=10, range=(0, 1))
-    assert counts.min() > 20 and counts.max() < 60 and f.min() >= 1 / H and f.max() <= 1 - 1 / H
+    assert counts.min() > 8 and counts.max() < 35 and f.min() >= 1 / H and f.max() <= 1 - 1 / H
     assert np.isfinite(ur_lstm(1).init(jax.random.key(0), D)["b_u"]).all()
 
 
@@ -291,9 +303,9 @@ def test_the_gate_of_ur_lstm_is_refined_by_up_to_f_times_1_minus_f():
     f, start = sigma(np.linspace(-4, 4, H)), LSTMCarry(jnp.ones(H), jnp.zeros(H))
     for b_r, expected in ((-99.0, f - f * (1 - f)), (99.0, f + f * (1 - f))):
         shifted = p | {"b": p["b"].at[H : 2 * H].set(b_r)}
-        carry, _ = unroll(cell, shifted, jnp.zeros((1, D)), start)
+        carry, _ = one_step(cell, shifted, start, jnp.zeros(D))
         np.testing.assert_allclose(carry.c, expected, atol=1e-6)
-    carry, _ = unroll(cell, p, jnp.zeros((1, D)), start)  # r = 1 - f: nearer to 1/2 where f is saturated
+    carry, _ = one_step(cell, p, start, jnp.zeros(D))  # r = 1 - f: nearer to 1/2 where f is saturated
     np.testing.assert_allclose(carry.c, f + (1 - 2 * f) * f * (1 - f), atol=1e-6)
     assert (np.abs(np.asarray(carry.c) - 0.5) <= np.abs(f - 0.5) + 1e-6).all()
 
@@ -301,9 +313,9 @@ def test_the_gate_of_ur_lstm_is_refined_by_up_to_f_times_1_minus_f():
 # The LSTM of 1997.
 
 
-def jacobian(cell, p, xs, start, last):
-    """Of `last(carry)` at the end by the carry at the start."""
-    return jax.jit(jax.jacrev(lambda carry: last(unroll(cell, p, xs, carry)[0])))(start)
+def jacobian(cell, xs, last):
+    """`(params, carry at the start) -> the Jacobian of last(carry at the end) by that at the start`."""
+    return jax.jit(jax.jacrev(lambda p, carry: last(unroll(cell, p, xs, carry)[0]), argnums=1))
 
 
 def test_an_error_stays_in_the_carousel_as_it_is():
@@ -312,26 +324,34 @@ def test_an_error_stays_in_the_carousel_as_it_is():
     start = LSTMCarry(jnp.full(H, 0.5), jnp.full(H, 0.2))
     p = lstm_1997(H).init(jax.random.key(0), D)
     p = {n: a + normal(*a.shape).astype(np.float32) for n, a in p.items()}
-    cut = jacobian(lstm_1997(H), p, xs, start, lambda carry: carry.c)
+    cut = jacobian(lstm_1997(H), xs, lambda carry: carry.c)(p, start)
     assert (cut.c == np.eye(H)).all() and (cut.h == 0).all()
-    whole = jacobian(lstm_1997(H, truncated=False), p, xs, start, lambda carry: carry.c)
-    assert np.abs(whole.c - np.eye(H)).max() > 0.1
+    whole = jacobian(lstm_1997(H, truncated=False), xs, lambda carry: carry.c)
+    assert np.abs(whole(p, start).c - np.eye(H)).max() > 0.1
     shut = p | {"b": p["b"].at[:H].set(-1e4)}  # y_in is exactly 0
-    assert (jacobian(lstm_1997(H, truncated=False), shut, xs, start, lambda carry: carry.c).c == np.eye(H)).all()
+    assert (whole(shut, start).c == np.eye(H)).all()
 
 
 def test_truncation_cuts_the_gates_and_not_the_weights():
     xs = normal(3, D).astype(np.float32)
     cells = [lstm_1997(H, truncated=truncated) for truncated in (True, False)]
     p = lstm_1997(H).init(jax.random.key(0), D)
-    runs = [jax.jit(jax.value_and_grad(lambda p, cell=cell: unroll(cell, p, xs)[1].sum()))(p) for cell in cells]
-    (cut, cut_gradient), (whole, whole_gradient) = runs
+
+    @jax.jit
+    def run(p):
+        losses = {
+            m: [jax.value_and_grad(lambda p, c=c, m=m: unroll(c, p, xs, method=m)[1].sum())(p) for c in cells]
+            for m in ("scan", "deferred")
+        }
+        return losses, [jax.grad(lambda p, c=c: unroll(c, p, xs[:1])[1].sum())(p) for c in cells]
+
+    losses, (cut, whole) = run(p)
+    jax.tree.map(np.testing.assert_array_equal, cut, whole)  # of one step: there is nothing to cut
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), *losses.values())
+    (cut, cut_gradient), (whole, whole_gradient) = losses["scan"]
     assert cut == whole  # the forward pass is the same
     for name in ("W_x", "W_h", "b"):
         assert (cut_gradient[name] != 0).any() and (cut_gradient[name] != whole_gradient[name]).any()
-    # One step: nothing to cut.
-    one = [jax.grad(lambda p, cell=cell: unroll(cell, p, xs[:1])[1].sum())(p) for cell in cells]
-    jax.tree.map(np.testing.assert_array_equal, *one)
 
 
 def test_the_first_lstm_starts_as_in_its_experiments():
@@ -346,8 +366,10 @@ def test_the_first_lstm_starts_as_in_its_experiments():
 
 
 def test_a_projection_shows_and_feeds_back_fewer_units():
-    carry, ys = unroll(lstm_projected(5), lstm_projected(5).init(jax.random.key(0), D), normal(2, D))
-    assert carry.c.shape == (5,) and carry.h.shape == (3,) and ys.shape == (2, 3)
+    cell = lstm_projected(5)
+    p = cell.init(jax.random.key(0), D)
+    carry, y = one_step(cell, p, cell.initial_carry(p, ()), normal(D))
+    assert carry.c.shape == (5,) and carry.h.shape == (3,) and y.shape == (3,)
     for size in (0, 6, 2.5):
         with pytest.raises(ValueError, match=rf"projection_size is {size}; allowed: 1, \.\.\., 5, the hidden size"):
             lstm_projected(5, projection_size=size)
@@ -395,7 +417,7 @@ def test_heads_of_slstm_do_not_see_each_other():
     cell = slstm(H, heads=2)
     p = {n: a + 1.0 for n, a in cell.init(jax.random.key(0), D).items()}
     start = jax.tree.map(lambda a: a + 0.5, cell.initial_carry(p, ()))
-    J = jacobian(cell, p, normal(2, D).astype(np.float32), start, lambda carry: carry.h).h
+    J = jacobian(cell, normal(2, D).astype(np.float32), lambda carry: carry.h)(p, start).h
     assert (J[:2, 2:] == 0).all() and (J[2:, :2] == 0).all() and (J[:2, :2] != 0).all() and (J[2:, 2:] != 0).all()
 
 
@@ -404,12 +426,12 @@ def test_heads_of_slstm_do_not_see_each_other():
 
 def test_sru_keeps_the_size_of_its_input_at_the_start():
     """Lei et al. (2018), section 3.2: alpha makes up for what the highway connection takes."""
-    x = normal(1, 2000, 64).astype(np.float32)
+    x = normal(2000, 64).astype(np.float32)
     for bias in (0.0, -2.0):
         stds = {}
         for rescale in (True, False):
             cell = sru_v1(64, highway_bias=bias, rescale=rescale)
-            stds[rescale] = float(np.std(unroll(cell, cell.init(jax.random.key(0), 64), x)[1]))
+            stds[rescale] = float(np.std(one_step(cell, cell.init(jax.random.key(0), 64), jnp.zeros(64), x)[1]))
         assert abs(stds[True] - 1) < 0.15 and abs(stds[True] - 1) < abs(stds[False] - 1)
     p = sru(300).init(jax.random.key(0), 200)
     W, W_f, W_r = np.split(p["W_x"], 3, axis=1)
@@ -451,9 +473,9 @@ def test_qrnn_refuses_what_it_does_not_know():
 
 def test_mi_lstm_without_its_product_is_an_lstm():
     cell = mi_lstm(H, alpha=0.0, beta=1.0, forget_bias=1.0)
-    p, xs = cell.init(jax.random.key(0), D), normal(4, D)
+    p, x, carry = cell.init(jax.random.key(0), D), normal(D), LSTMCarry(jnp.ones(H), jnp.linspace(-1, 1, H))
     plain = {name: p[name] for name in ("W_x", "W_h", "b")}
-    np.testing.assert_allclose(unroll(cell, p, xs)[1], unroll(lstm(H), plain, xs)[1], atol=1e-6)
+    np.testing.assert_allclose(one_step(cell, p, carry, x)[0], one_step(lstm(H), plain, carry, x)[0], atol=1e-6)
     np.testing.assert_array_equal(p["b"], np.repeat([0, 1, 0, 0], H))
 
 
@@ -461,8 +483,8 @@ def test_each_input_of_mlstm_mul_has_its_own_transition_matrix():
     """m depends on h through U_m diag(W_m x): of x = 0 it forgets h, of -x its sign is the other."""
     cell = mlstm_mul(H)
     p = cell.init(jax.random.key(0), D) | {"W_x": jnp.zeros((D, 4 * H))}
-    x, h = normal(1, D), LSTMCarry(jnp.ones(H), jnp.ones(H))
-    plus, minus, zero = (unroll(cell, p, sign * x, h)[0].c for sign in (1, -1, 0))
+    x, h = normal(D), LSTMCarry(jnp.ones(H), jnp.ones(H))
+    plus, minus, zero = (one_step(cell, p, h, sign * x)[0].c for sign in (1, -1, 0))
     assert not np.allclose(plus, minus)
     np.testing.assert_allclose(zero, np.full(H, sigma(1.0)), rtol=1e-6)
 
