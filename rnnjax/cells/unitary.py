@@ -97,10 +97,10 @@ def eunn(hidden_size: int, *, capacity: int = 2) -> Cell:
     shapes = {"A": (capacity // 2, hidden_size // 2), "B": (capacity // 2, (hidden_size - 1) // 2)}
 
     def draw(key: Array) -> Params:
-        shape = {f"{angle}_{layer}": shape for angle in ("theta", "phi") for layer, shape in shapes.items()}
-        shape["omega"] = (hidden_size,)
-        keys = jax.random.split(key, len(shape))
-        return {name: uniform(math.pi)(k, s) for k, (name, s) in zip(keys, shape.items(), strict=True)}
+        of_pairs = {f"{angle}_{layer}": shape for angle in ("theta", "phi") for layer, shape in shapes.items()}
+        keys = jax.random.split(key, 5)
+        drawn = {name: uniform(math.pi)(k, s) for k, (name, s) in zip(keys[:4], of_pairs.items(), strict=True)}
+        return drawn | {"omega": uniform(math.pi)(keys[4], (hidden_size,))}
 
     def matrix(params: Params) -> Array:
         theta, phi = ([params[f"{angle}_{layer}"] for layer in "AB"] for angle in ("theta", "phi"))
