@@ -3,8 +3,8 @@
     python experiments/benchmark.py                          all suites on all cores
     python experiments/benchmark.py --threads=1 --suite=layers --cells=lstm --shapes=32x200x2x64
 
-Suites: layers (forward pass and training step), transformer (training step), sweep (a step of independent runs), trials
-(a sweep from start to end), diagnostics (gradient norms over time), costs (of every diagnostic), memory (peak against
+Suites: layers (forward pass and training step), transformer (training step), zoo (a training step of every cell beside
+the LSTM's), sweep (a step of independent runs), trials (a sweep from start to end), diagnostics (gradient norms over time), costs (of every diagnostic), memory (peak against
 T), startup (process start to the end of the first step). Writes results.json, tables.md and layers.png into --out.
 Times mean something on a quiet machine alone. On a GPU the same command runs there.
 """
@@ -21,7 +21,7 @@ from benchmarks import harness, peers, workers
 from benchmarks.case import CELLS, parse_case, parse_named
 from benchmarks.figure import plot_layers
 from benchmarks.peers.torch_trials import train_trials
-from benchmarks.suites import MODULES, SUITES, costs, memory, startup, trials
+from benchmarks.suites import MODULES, SUITES, costs, memory, startup, trials, zoo
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("suite", list(SUITES), f"Which of {', '.join(SUITES)}.")
@@ -34,6 +34,7 @@ CHILDREN = {  # what a process that the benchmark starts can be told to do
     "memory": memory.memory_point,
     "first_step": startup.first_step,
     "costs": costs.measure_costs,
+    "zoo": zoo.measure_zoo,
     "torch_trials": train_trials,
 }
 
@@ -78,7 +79,7 @@ def check_flags() -> None:
     for name in ("shapes", "transformer_shapes", "sweep_shapes", "diagnostics_shapes"):
         for shape in FLAGS[name].value:
             parse_case("lstm", shape, name)
-    for name in ("costs_shape", "startup_shape"):
+    for name in ("costs_shape", "startup_shape", "zoo_shape"):
         parse_named(FLAGS[name].value, name)
     for length in FLAGS.memory_lengths:
         if not length.isdigit() or int(length) < 1:
