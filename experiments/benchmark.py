@@ -3,9 +3,10 @@
     python experiments/benchmark.py                          all suites on all cores
     python experiments/benchmark.py --threads=1 --suite=layers --cells=lstm --shapes=32x200x2x64
 
-Suites: layers (forward pass and training step), transformer (training step), zoo (a training step of every cell beside
-the LSTM's), sweep (a step of independent runs), trials (a sweep from start to end), diagnostics (gradient norms over time), costs (of every diagnostic), memory (peak against
-T), startup (process start to the end of the first step). Writes results.json, tables.md and layers.png into --out.
+Suites: layers (forward pass and training step), transformer (training step), cells (a training step of each, beside the
+LSTM's), sweep (a step of independent runs), trials (a sweep from start to end), diagnostics (gradient norms over time),
+costs (of every diagnostic), memory (peak against T), startup (process start to the end of the first step). Writes
+results.json, tables.md and layers.png into --out.
 Times mean something on a quiet machine alone. On a GPU the same command runs there.
 """
 
@@ -21,7 +22,7 @@ from benchmarks import harness, peers, workers
 from benchmarks.case import CELLS, parse_case, parse_named
 from benchmarks.figure import plot_layers
 from benchmarks.peers.torch_trials import train_trials
-from benchmarks.suites import MODULES, SUITES, costs, memory, startup, trials, zoo
+from benchmarks.suites import MODULES, SUITES, cells, costs, memory, startup, trials
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("suite", list(SUITES), f"Which of {', '.join(SUITES)}.")
@@ -34,7 +35,7 @@ CHILDREN = {  # what a process that the benchmark starts can be told to do
     "memory": memory.memory_point,
     "first_step": startup.first_step,
     "costs": costs.measure_costs,
-    "zoo": zoo.measure_zoo,
+    "cells": cells.measure_cells,
     "torch_trials": train_trials,
 }
 
@@ -79,7 +80,7 @@ def check_flags() -> None:
     for name in ("shapes", "transformer_shapes", "sweep_shapes", "diagnostics_shapes"):
         for shape in FLAGS[name].value:
             parse_case("lstm", shape, name)
-    for name in ("costs_shape", "startup_shape", "zoo_shape"):
+    for name in ("costs_shape", "startup_shape", "cells_shape"):
         parse_named(FLAGS[name].value, name)
     for length in FLAGS.memory_lengths:
         if not length.isdigit() or int(length) < 1:

@@ -1,12 +1,12 @@
 """The suites: one file each, whose function of the same name returns (raw results, lines of markdown)."""
 
-from benchmarks.suites import costs, diagnostics, layers, memory, startup, sweep, transformer, trials, zoo
+from benchmarks.suites import cells, costs, diagnostics, layers, memory, startup, sweep, transformer, trials
 
-MODULES = (layers, transformer, zoo, sweep, trials, diagnostics, costs, memory, startup)
+MODULES = (layers, transformer, cells, sweep, trials, diagnostics, costs, memory, startup)
 SUITES = {
     "layers": layers.layers,
     "transformer": transformer.transformer,
-    "zoo": zoo.zoo,
+    "cells": cells.cells,
     "sweep": sweep.sweep,
     "trials": trials.trials,
     "diagnostics": diagnostics.diagnostics,

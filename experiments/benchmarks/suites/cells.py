@@ -12,14 +12,14 @@ from benchmarks.case import Case, parse_named, title
 from benchmarks.workers import start
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("zoo_shape", "lstm:32x200x64x64", "Shape of the suite zoo; as many inputs as units.")
+flags.DEFINE_string("cells_shape", "lstm:32x200x64x64", "Shape of the suite cells; as many inputs as units.")
 
 
-def zoo() -> tuple[dict, list[str]]:
+def cells() -> tuple[dict, list[str]]:
     """Loss of the last state, gradient and SGD update: each cell in turn with the LSTM, round by round."""
-    case = parse_named(FLAGS.zoo_shape, "zoo_shape")
+    case = parse_named(FLAGS.cells_shape, "cells_shape")
     process = start(
-        {"do": "zoo", "kind": "jax", "case": case, "rounds": FLAGS.rounds, "seconds": FLAGS.seconds},
+        {"do": "cells", "kind": "jax", "case": case, "rounds": FLAGS.rounds, "seconds": FLAGS.seconds},
         stdout=subprocess.PIPE,
     )
     output, _ = process.communicate()
@@ -41,7 +41,7 @@ def zoo() -> tuple[dict, list[str]]:
     return {"case": case._asdict(), "rows": rows}, table
 
 
-def measure_zoo(case, rounds: int, seconds: float, kind: str) -> None:
+def measure_cells(case, rounds: int, seconds: float, kind: str) -> None:
     """In a process of its own: prints the rows as JSON."""
     from rnnjax.cells import CELLS
     from rnnjax.reports.cards import form_of
