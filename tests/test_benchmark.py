@@ -87,11 +87,12 @@ def test_benchmark_writes_results_tables_and_figure(tmp_path):
 
 
 BAD = {
-    "--suite=layer,memory": "--suite=layer: unknown; did you mean 'layers'? allowed: layers, transformer, sweep",
+    "--suite=layer,memory": "--suite=layer: unknown; did you mean 'layers'? allowed: layers, transformer, cells, sweep",
     "--cells=LSTM": "--cells=LSTM: unknown; did you mean 'lstm'? allowed: rnn, lstm, gru",
     "--shapes=32x200": "--shapes=32x200: allowed: BxTxIxH, four whole numbers above 0",
     "--sweep_shapes=0x1x2x3": "--sweep_shapes=0x1x2x3: allowed: BxTxIxH",
     "--costs_shape=cnn:1x2x3x4": "--costs_shape=cnn:1x2x3x4: allowed: CELL:BxTxIxH with CELL one of rnn, lstm, gru",
+    "--cells_shape=lstm:1x2": "--cells_shape=lstm:1x2: allowed: BxTxIxH, four whole numbers above 0",
     "--memory_lengths=1e3": "--memory_lengths=1e3: allowed: whole numbers above 0",
     "--trials_workdir=.": "--trials_workdir=. is there already",
     "--rounds=0": "--rounds",
