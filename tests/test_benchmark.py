@@ -92,7 +92,7 @@ BAD = {
     "--shapes=32x200": "--shapes=32x200: allowed: BxTxIxH, four whole numbers above 0",
     "--sweep_shapes=0x1x2x3": "--sweep_shapes=0x1x2x3: allowed: BxTxIxH",
     "--costs_shape=cnn:1x2x3x4": "--costs_shape=cnn:1x2x3x4: allowed: CELL:BxTxIxH with CELL one of rnn, lstm, gru",
-    "--cells_shape=lstm:1x2": "--cells_shape=lstm:1x2: allowed: BxTxIxH, four whole numbers above 0",
+    "--cells_shape=lstm:1x2": "--cells_shape=1x2: allowed: BxTxIxH, four whole numbers above 0",
     "--memory_lengths=1e3": "--memory_lengths=1e3: allowed: whole numbers above 0",
     "--trials_workdir=.": "--trials_workdir=. is there already",
     "--rounds=0": "--rounds",
