@@ -81,8 +81,9 @@ class Cell(NamedTuple):
 
     `params` is a flat dict in the paper's names; `weights` are those themselves by default. `carry` is any pytree of
     arrays `[..., H]`. Every function takes any batch shape, none included, and acts on each batch element by itself.
-    `project` of a cell that draws noise has a third argument, `key=None`, and draws nothing without one. Cells are
-    equal if their functions are the same objects; those of `rnnjax.cells` are, wherever their settings are equal.
+    `project` of a cell that draws noise has a third argument, `key=None`, and draws nothing without one; with one it is
+    called once, for all steps `[T, ..., D]`. Cells are equal if their functions are the same objects; those that
+    `rnnjax.cells` makes are, wherever their settings are equal, and wrapped ones where they are one object.
     """
 
     init: Callable[[Array, int], Params]  # (key, input_size) -> params

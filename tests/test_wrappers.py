@@ -13,8 +13,8 @@ from test_any_cell import odd
 from test_export import lower
 
 from rnnjax.cells import LSTMCarry, gru, gru_cho, lru, lstm, rnn
-from rnnjax.cells.check import check_cell
-from rnnjax.cells.inside import Beside, projected, takes_key
+from rnnjax.cells.check import check_cell, takes_key
+from rnnjax.cells.inside import Beside, projected
 from rnnjax.cells.wrappers import (
     WRAPPERS,
     clockwork,

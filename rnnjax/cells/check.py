@@ -1,5 +1,6 @@
 """Whether a cell keeps what a Cell promises, found from shapes alone before anything is computed with it."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,36 @@ def check_cell(cell: Cell, input_size: int) -> None:
     zs = _shapes("project", cell.project, weights, over_time[0])  # of all steps at once, and so is `output`
     _check_leading("project", "of T steps", zs, (T, B))
     _check_output(_shapes("output", cell.output, weights, over_time[1], zs), (T, B))
+
+
+def draws_noise(cell: Cell, input_size: int) -> bool:
+    """Whether `project` draws anything from a key: whether its program reads the key.
+
+    Raises ValueError as `check_cell` does, if it raises for a key.
+    """
+    if not takes_key(cell):
+        return False
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(lambda key: cell.init(key, input_size), key)
+    x = jax.ShapeDtypeStruct((T, B, input_size), jnp.result_type(*params.values(), jnp.bfloat16))
+
+    def project(params, x, key):
+        return cell.project(cell.weights(params), x, key)
+
+    zs = _shapes("project with a key", project, params, x, key)
+    _check_leading("project with a key", "of T steps", zs, (T, B))
+    program = jax.make_jaxpr(project)(params, x, key).jaxpr
+    return any(program.invars[-1] in equation.invars for equation in program.eqns)
+
+
+def takes_key(cell: Cell) -> bool:
+    """Whether `project` has a third argument."""
+    try:
+        parameters = inspect.signature(cell.project).parameters.values()
+    except (TypeError, ValueError):  # of a function that is not Python's
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > 2 or any(p.kind == p.VAR_POSITIONAL for p in parameters)
 
 
 def as_carry(new: Carry, carry: Carry, part: str = "step") -> Carry:

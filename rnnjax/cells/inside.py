@@ -1,13 +1,13 @@
 """What the wrappers of cells share: the functions of the cell inside, given what is added to its arguments."""
 
 import functools
-import inspect
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
+from rnnjax.cells.check import takes_key
 from rnnjax.cells.gated import step_of_gates
 from rnnjax.types import Array, Carry, Cell, Gates, Linear, Params, Weights
 
@@ -70,13 +70,6 @@ def with_input(cell: Cell, more: Callable[[Weights, Array, Array | None], Any]) 
 def projected(cell: Cell, weights: Weights, x: Array, key: Array | None = None) -> Any:
     """z of the cell inside, which need not take a key."""
     return cell.project(weights, x, key) if key is not None and takes_key(cell) else cell.project(weights, x)
-
-
-def takes_key(cell: Cell) -> bool:
-    """Whether `project` has a third argument."""
-    parameters = inspect.signature(cell.project).parameters.values()
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
-    return len(positional) > 2 or any(p.kind == p.VAR_POSITIONAL for p in positional)
 
 
 def gates_inside(cell: Cell) -> Gates | None:

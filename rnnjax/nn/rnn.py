@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn.recurrent import flip_sequences
 
-from rnnjax.cells.check import check_cell
+from rnnjax.cells.check import check_cell, draws_noise
 from rnnjax.engine.runners import check_method
 from rnnjax.engine.unroll import clean_lengths, in_precision, make_probe, make_taps, unroll
 from rnnjax.gradients.methods import check_gradient, gradient_of
@@ -20,6 +20,9 @@ from rnnjax.types import Array, Carry, Cell, Params
 def concatenate(a: Array, b: Array) -> Array:
     """Both side by side: `[..., 2 H]`."""
     return jnp.concatenate([a, b], axis=-1)
+
+
+NOISE = 2**31 - 2  # folded into the key of a layer's parameters
 
 
 class RNN(nnx.Module):
@@ -43,7 +46,8 @@ class RNN(nnx.Module):
       rngs: its `params` stream draws the parameters.
       unroll, state_axes, broadcast_rngs: of Flax, which has its defaults alone here.
 
-    After `model.eval()` the gradient is that of plain BPTT: unclipped, and nothing is drawn.
+    A cell that draws noise (see `Cell.project`) draws from a stream `noise`, anew at each call, and trains by "bptt".
+    After `model.eval()` nothing is drawn, and the gradient is that of plain BPTT, unclipped.
 
     Raises ValueError in one line where the options contradict each other.
     """
@@ -75,11 +79,13 @@ class RNN(nnx.Module):
             if value != default:
                 raise ValueError(f"{name} is {value!r}; allowed: {default}, as a cell has no state but its carry")
         check_cell(cell, in_features)
-        check_gradient(gradient, method=method, segments=segments, cotangent_clip=cotangent_clip, reverse=reverse)
+        noisy = draws_noise(cell, in_features)
+        options: dict[str, Any] = {"method": method, "segments": segments, "cotangent_clip": cotangent_clip}
+        check_gradient(gradient, **options, reverse=reverse, noise=noisy)
         check_method(method, cell)
-        self.parameters = nnx.Dict(
-            {name: nnx.Param(value) for name, value in cell.init(rngs.params(), in_features).items()}
-        )
+        key = rngs.params()
+        self.parameters = nnx.Dict({name: nnx.Param(value) for name, value in cell.init(key, in_features).items()})
+        self.noise = nnx.Rngs(noise=jax.random.fold_in(key, NOISE)) if noisy else None
         self.in_features = in_features
         self.out_features = shown_features(cell, in_features)
         self.time_major = time_major
@@ -120,7 +126,7 @@ class RNN(nnx.Module):
           keep_order: if reversed, outputs in the order of the inputs; otherwise in running order.
           taps, probe: as in `unroll`, time-major and in the order of the inputs.
           outputs: "every", or "last" for each sequence's last step in running order `[B, H]`, the others never stored.
-          rngs: taken for Flax's sake; a recurrence draws nothing.
+          rngs: whose stream `noise` a cell that draws noise draws from; by default the layer's own.
         """
         time_major, reverse = _given(time_major, self.time_major), _given(reverse, self.reverse)
         xs = inputs if time_major else jnp.moveaxis(inputs, -2, 0)
@@ -135,9 +141,10 @@ class RNN(nnx.Module):
         if gradient == "bptt":
             options["reverse"] = reverse
         key = self.signs.gradient() if gradient == "uoro" else None
+        noise = None if self.noise is None or self.deterministic else (rngs or self.noise).noise()
         cell = self.cell._replace(init=None)  # of what it may hold, only what runs is kept with the compiled program
         static = (cell, gradient, clip, tuple(options.items()))
-        carry, ys = _run(static, self._params(), xs, initial_carry, seq_lengths, taps, probe, key)
+        carry, ys = _run(static, self._params(), xs, initial_carry, seq_lengths, taps, probe, key, noise)
         if outputs == "every":
             if reverse and not _given(keep_order, self.keep_order):
                 ys = flip_sequences(ys, seq_lengths, num_batch_dims=xs.ndim - 2, time_major=True)
@@ -169,7 +176,7 @@ class Bidirectional(nnx.Module):
         y_t = merge(forward_t, backward_t)      Schuster & Paliwal (1997), Bidirectional recurrent neural networks
 
     The backward one starts at each sequence's own last step. Carries, taps and probes are pairs (forward, backward).
-    `merge_fn` may return anything, as in Flax; `rngs` is taken for Flax's sake, as a recurrence draws nothing.
+    `merge_fn` may return anything, as in Flax; so is `rngs` taken here.
     """
 
     def __init__(
@@ -214,7 +221,7 @@ class Bidirectional(nnx.Module):
     ) -> Any:
         """Outputs `[B, T, 2 H]`, time before batch if `time_major`; after the pair of carries, if `return_carry`.
 
-        Arguments as in `RNN`; `reverse`, `keep_order` and `rngs` change nothing, as in Flax. With `outputs="last"`,
+        Arguments as in `RNN`; `reverse` and `keep_order` change nothing, as in Flax. With `outputs="last"`,
         `[B, 2 H]`: each direction's last step in its running order.
         """
         directions = []
@@ -232,6 +239,7 @@ class Bidirectional(nnx.Module):
                     taps=tap,
                     probe=dummy,
                     outputs=outputs,
+                    rngs=rngs,
                 )
             )
         carry, ys = zip(*directions, strict=True)
@@ -256,11 +264,11 @@ class Bidirectional(nnx.Module):
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)  # else each eager call compiles its loop again
-def _run(static, params, xs, carry, lengths, taps, probe, key):
+def _run(static, params, xs, carry, lengths, taps, probe, key, noise):
     cell, gradient, clip, options = static
     cell = clip_cotangent(cell, clip) if clip else cell
     if gradient == "bptt":
-        run = functools.partial(unroll, taps=taps, probe=probe)
+        run = functools.partial(unroll, taps=taps, probe=probe, key=noise)
     else:
         run = functools.partial(gradient_of(gradient), key=key)
     return run(cell, params, xs, carry, lengths=lengths, **dict(options))

@@ -5,7 +5,7 @@ import functools
 
 import jax
 
-from rnnjax.cells.check import check_cell
+from rnnjax.cells.check import check_cell, draws_noise
 from rnnjax.engine.runners import METHODS, check_method
 from rnnjax.gradients.methods import check_gradient
 from rnnjax.gradients.penalties import PENALTIES, orthogonal
@@ -19,7 +19,6 @@ from rnnjax.training.config import (
     SCHEDULES,
     Config,
     factory_of,
-    kinds_in_words,
     known_options,
     make_cell,
     make_task,
@@ -27,8 +26,10 @@ from rnnjax.training.config import (
 )
 from rnnjax.training.curriculum import check_curriculum
 from rnnjax.training.lengths import check_lengths
+from rnnjax.training.options import kinds_in_words
 from rnnjax.training.refusals import one_of
 from rnnjax.training.stateful import check_stateful
+from rnnjax.training.wrapping import read
 
 COUNTS = ("seq_len", "hidden_size", "num_layers", "batch_size", "steps", "eval_every", "eval_batch")
 TINY, HUGE, IN_FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127, "as float32 holds them (1.2e-38 to 3.4e38)"
@@ -69,6 +70,7 @@ def check(config: Config) -> None:
         _require(config, "min_seq_len", lambda v: 1 <= v <= config.seq_len, f"in [1, seq_len={config.seq_len}]")
     for kind in OWNERS:
         _check_options(kind, config)
+    read(config.wrap)  # raises where it cannot be
     changed = [name for name in PENALTIES if getattr(config, name)]
     if config.bidirectional and changed:
         raise ValueError(f"{changed[0]}={getattr(config, changed[0])!r} reads forwards; allowed: bidirectional=False")
@@ -99,7 +101,7 @@ def _check_recurrence(config, width):
             f"residual=True changes nothing with num_layers=1 and inputs {width} wide; allowed: num_layers of 2 or more"
         )
     options = {name: getattr(config, name) for name in ("method", "segments", "cotangent_clip", "bidirectional")}
-    check_gradient(config.gradient, **options)
+    check_gradient(config.gradient, **options, noise=draws_noise(make_cell(config), width))
     if config.orthogonality:
         cell = make_cell(config)
         jax.eval_shape(lambda key: orthogonal(cell, cell.init(key, 1)), jax.random.key(0))  # which matrices it has
@@ -113,7 +115,8 @@ def _check_cell(factory, config, width):
         check_cell(cell, width)
         check_method(config.method, cell)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"cell {config.cell!r}: {error}") from error
+        within = f" in wrap={config.wrap!r}" if config.wrap else ""
+        raise ValueError(f"cell {config.cell!r}{within}: {error}") from error
 
 
 def _check_options(kind, config):

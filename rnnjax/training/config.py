@@ -3,16 +3,16 @@
 import dataclasses
 import functools
 import inspect
-import types
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rnnjax.cells import CELLS
+from rnnjax.cells.wrappers import WRAPPERS
 from rnnjax.engine.runners import METHODS
 from rnnjax.nn.attention import LAYERS, Transformer
 from rnnjax.tasks import TASKS
-from rnnjax.training import own_files
+from rnnjax.training import own_files, wrapping
 from rnnjax.training.options import REQUIRED, Option, Options, options_of
 from rnnjax.training.refusals import closest, nearest, one_of
 from rnnjax.types import Array, Cell, Task
@@ -44,6 +44,7 @@ class Config:
 
     cell: str = _field("lstm", ", ".join([*CELLS, *LAYERS]) + "; or FILE.py:NAME of your own")
     cell_options: Mapping[str, Any] = _field(Options(), "of the cell: see its factory")
+    wrap: str = _field("", "what is put around the cell, such as zoneout:0.1,layernorm: " + ", ".join(WRAPPERS))
     hidden_size: int = _field(128, "H, units a layer")
     num_layers: int = _field(1, "L, stacked layers")
     bidirectional: bool = _field(False, "run each layer in both directions and concatenate")
@@ -79,6 +80,8 @@ class Config:
     def __post_init__(self):
         if isinstance(self.eval_lengths, list):  # as JSON has it
             object.__setattr__(self, "eval_lengths", tuple(self.eval_lengths))
+        if isinstance(self.wrap, str):
+            object.__setattr__(self, "wrap", wrapping.canonical(self.wrap))
         for kind, table in OWNERS.items():
             if isinstance(own := getattr(self, kind), str) and own not in table:
                 object.__setattr__(self, kind, own_files.full_name(own))
@@ -107,14 +110,6 @@ OWNERS: dict[str, Mapping[str, Callable[..., Any]]] = {"cell": ChainMap(LAYERS, 
 FIELDS = {f.name: f for f in dataclasses.fields(Config) if f.name not in ("cell_options", "task_options")}
 setattr(Config, "__init__", _known_names_only(Config.__init__))  # noqa: B010
 DEFAULTS = Config()
-ALLOWED = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    tuple: "integers between commas, or none",
-    types.NoneType: "none",
-}
 TRACED = ("seed", "lr", "weight_decay", "clip")
 """Fields that one compiled program can vary from lane to lane, as it can a cell's options that are `traced`."""
 
@@ -134,8 +129,14 @@ def task_arguments(config: Config) -> dict[str, Any]:
 
 
 def make_cell(config: Config, **traced: Any) -> Cell | Transformer:
-    """The `Cell`, or the layer that attends, of the config; `traced` overrides its options, and may hold tracers."""
-    return _call("cell", config, (config.hidden_size,), dict(config.cell_options) | traced)
+    """The `Cell` in its wrappers, or the layer that attends, of the config.
+
+    traced: options of the cell instead of the config's; they may hold tracers.
+    """
+    cell = _call("cell", config, (config.hidden_size,), dict(config.cell_options) | traced)
+    if not config.wrap or not isinstance(cell, Cell):
+        return cell
+    return wrapping.wrapped(cell, config.wrap) if traced else wrapping.wrapped_once(cell, config.wrap)
 
 
 def factory_of(config: Config, kind: str) -> Callable:
@@ -194,11 +195,6 @@ def unknown_setting(name: str, config: Config | None = None) -> str:
         spelled = f"{kind}_options={{{close!r}: ...}}"
         return f"unknown setting config.{name}; did you mean {dotted[close]!r}, that is {spelled}?"
     return f"unknown setting config.{name}" + (nearest(name, FIELDS) or f"; settings: {', '.join(FIELDS)}")
-
-
-def kinds_in_words(kinds: tuple[type, ...]) -> str:
-    """What kinds of value a setting takes, in words."""
-    return " or ".join(ALLOWED[kind] for kind in reversed(kinds))
 
 
 def _call(kind, config, args, options):

@@ -16,6 +16,14 @@ from typing import Any, NamedTuple
 from rnnjax.types import Array
 
 PLAIN = (types.NoneType, bool, int, float, str)  # in the order in which a text is tried: a string takes anything
+IN_WORDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    tuple: "integers between commas, or none",
+    types.NoneType: "none",
+}
 COMMON = ("hidden_size", "seq_len", "min_seq_len")  # the config itself gives these
 REQUIRED = inspect.Parameter.empty  # the default of an argument that has none
 
@@ -48,6 +56,26 @@ class Options(dict):
         raise TypeError("the options of a config are frozen; allowed: dataclasses.replace(config, cell_options={...})")
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+
+def kinds_in_words(kinds: tuple[type, ...]) -> str:
+    """What kinds of value a setting takes, in words."""
+    return " or ".join(IN_WORDS[kind] for kind in reversed(kinds))
+
+
+def parsed_as(kind: type, text: str) -> tuple[bool, Any]:
+    """(whether the text is a value of this kind, that value)."""
+    all_words: dict[type, dict[str, Any]] = {types.NoneType: {"none": None}, bool: {"true": True, "false": False}}
+    words = all_words.get(kind)
+    if words is not None:
+        word = text.lower()
+        return word in words, words.get(word)
+    try:
+        if kind is tuple:
+            return True, () if text.lower() == "none" else tuple(int(part) for part in text.split(","))
+        return True, kind(text)
+    except ValueError:
+        return False, None
 
 
 def options_of(factory: Callable) -> dict[str, Option]:

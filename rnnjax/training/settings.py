@@ -3,7 +3,6 @@
 import os
 import re
 import runpy
-import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from rnnjax.training import config as configs
 from rnnjax.training.checks import check
 from rnnjax.training.config import FIELDS, OWNERS
 from rnnjax.training.dotted import with_settings
-from rnnjax.training.options import PLAIN, Option
+from rnnjax.training.options import PLAIN, Option, kinds_in_words, parsed_as
 from rnnjax.training.own_files import importable, is_own, look_again
 from rnnjax.training.refusals import BadSetting, nearest
 
@@ -49,7 +48,7 @@ def checked(config: configs.Config) -> configs.Config:
     for name in FIELDS:
         if type(value := getattr(config, name)) not in (kinds := setting_of(name, config).kinds):
             if not (float in kinds and type(value) is int):
-                raise BadSetting(f"config.{name}={value!r}: allowed: {configs.kinds_in_words(kinds)}")
+                raise BadSetting(f"config.{name}={value!r}: allowed: {kinds_in_words(kinds)}")
             config = with_settings(config, {name: float(value)})
     try:
         for kind in OWNERS:
@@ -95,7 +94,7 @@ def parse_setting(name: str, text: str, flag: str | None = None, within: Sequenc
     setting = setting_of(name, *within)
     text = os.path.expanduser(text) if setting.is_path else text
     for kind in setting.kinds:
-        parsed, value = _parse(kind, text)
+        parsed, value = parsed_as(kind, text)
         if parsed and (value is None or not setting.choices or value in setting.choices):
             return value
     shown = f"--config.{name}={text}" if flag is None else f"{flag}: {name}={text!r}"
@@ -104,7 +103,7 @@ def parse_setting(name: str, text: str, flag: str | None = None, within: Sequenc
 
 def allowed_values(setting: Option) -> str:
     """What values a setting takes, in words."""
-    return ", ".join(map(str, setting.choices)) or configs.kinds_in_words(setting.kinds)
+    return ", ".join(map(str, setting.choices)) or kinds_in_words(setting.kinds)
 
 
 def _hint(setting, text):
@@ -122,16 +121,3 @@ def _options_as_declared(config):
             elif isinstance(value, str) and name in known and known[name].is_path:
                 value = os.path.expanduser(value)
             yield f"{kind}.{name}", value
-
-
-def _parse(kind, text):
-    words = {types.NoneType: {"none": None}, bool: {"true": True, "false": False}}.get(kind)
-    if words is not None:
-        word = text.lower()
-        return word in words, words.get(word)
-    try:
-        if kind is tuple:
-            return True, () if text.lower() == "none" else tuple(int(part) for part in text.split(","))
-        return True, kind(text)
-    except ValueError:
-        return False, None

@@ -148,7 +148,8 @@ class _Program:
             model.eval()
         else:
             model.train()
-            nnx.reseed(model, dropout=dropout_key, gradient=jax.random.fold_in(dropout_key, 1))
+            apart = {name: jax.random.fold_in(dropout_key, n) for name, n in (("gradient", 1), ("noise", 3))}
+            nnx.reseed(model, dropout=dropout_key, **apart)
         return model
 
     def score(self, params, keys, data=None, *, split, size, seq_len=None):
