@@ -208,7 +208,7 @@ def test_a_run_in_wrappers_is_recorded_read_and_diagnosed(tmp_path):
     assert again.config.wrap == config.wrap
     inputs = jnp.ones((4, 2, 2))
     np.testing.assert_array_equal(again.model(inputs), run.model(inputs))
-    assert [name for name in run.flow if name != "step"] == ["layer0.state_c", "layer0.state_h", "layer0.t"]
+    assert [name for name in run.gradient_flow if name != "step"] == ["layer0.state_c", "layer0.state_h", "layer0.t"]
     verdict = write_page(make_subject(config, tmp_path / "run"), tmp_path / "page", "title")
     assert verdict.verdict and "layernorm,zoneout" in (tmp_path / "page/index.html").read_text()
     with pytest.raises(rnnjax.runs.RunRefused, match=r"wrap was .*, now"):
