@@ -175,21 +175,26 @@ def from_ncps(case, given):
     return params
 
 
+def noise(cell, size=1.0):
+    """Parameters `N(0, size^2)` for D inputs, drawn without compiling anything."""
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
+    return {n: size * normal(*a.shape, seed=i).astype(np.float32) for i, (n, a) in enumerate(shapes.items())}
+
+
 @pytest.mark.parametrize("name", ["lem", "cornn"])
 def test_y_sees_the_new_z(name):
     cell, step = EQUATIONS[name]
-    p, x = cell.init(jax.random.key(0), D), normal(D).astype(np.float32)
+    p, x = noise(cell, 0.5), normal(D).astype(np.float32)
     weights = cell.weights(p)
     carry = type(cell.initial_carry(weights, ()))(normal(H, seed=1), normal(H, seed=2))
-    y = cell.step(weights, carry, cell.project(weights, x)).y
-    p = {n: np.asarray(a, float) for n, a in p.items()}
+    y = jit(lambda: cell.step(weights, carry, cell.project(weights, x)).y)()
     np.testing.assert_allclose(y, step(p, carry, x)[1], atol=1e-5)
     assert np.abs(y - step(p, carry, x, old=True)[1]).max() > 0.01
 
 
 def test_unicornn_keeps_volume_and_can_be_undone():
     cell = unicornn(H, dt=0.5, alpha=3.0)
-    p, x = cell.init(jax.random.key(1), D), normal(D).astype(np.float32)
+    p, x = noise(cell), normal(D).astype(np.float32)
     weights = cell.weights(p)
     carry = type(cell.initial_carry(weights, ()))(normal(H, seed=2), normal(H, seed=3))
 
@@ -199,17 +204,17 @@ def test_unicornn_keeps_volume_and_can_be_undone():
     blocks = jax.tree.map(np.diagonal, jit(jax.jacobian(move))(carry))
     determinant = blocks.y.y * blocks.z.z - blocks.y.z * blocks.z.y
     np.testing.assert_allclose(determinant, 1, atol=1e-5)
-    y, z = move(carry)
-    step = 0.5 * jax.nn.sigmoid(p["c"])
+    y, z = jit(move)(carry)
+    step = 0.5 * sigma(p["c"])
     y = y - step * z
     np.testing.assert_allclose(y, carry.y, atol=1e-5)
-    np.testing.assert_allclose(z + step * (np.tanh(p["W_h"] * y + x @ p["W_x"]) + 3 * y), carry.z, atol=1e-5)
+    np.testing.assert_allclose(z + step * (np.tanh(p["W_h"] * y + x @ p["W_x"] + p["b"]) + 3 * y), carry.z, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["antisymmetric", "antisymmetric_gated"])
 def test_antisymmetric_eigenvalues_lie_on_one_line(name):
-    cell = CELLS[name](6, gamma=0.3, sigma_w=2.0)
-    W_h = np.asarray(cell.weights(cell.init(jax.random.key(0), D))["W_h"], float)
+    cell = CELLS[name](6, gamma=0.3)
+    W_h = np.asarray(jit(cell.weights)(noise(cell))["W_h"], float)
     for A in np.split(W_h, W_h.shape[1] // 6, axis=1):
         eigenvalues = np.linalg.eigvals(A)
         np.testing.assert_allclose(eigenvalues.real, -0.3, atol=1e-5)
@@ -219,8 +224,8 @@ def test_antisymmetric_eigenvalues_lie_on_one_line(name):
 @pytest.mark.parametrize("beta", [0.0, 0.75, 1.0])
 def test_lipschitz_matrices_are_as_skew_as_beta_says(beta):
     cell = lipschitz(6, beta=beta, gamma=0.3)
-    params = cell.init(jax.random.key(0), D)
-    made = np.split(np.asarray(cell.weights(params)["W_h"], float), 2, axis=1)
+    params = noise(cell)
+    made = np.split(np.asarray(jit(cell.weights)(params)["W_h"], float), 2, axis=1)
     for A, M in zip(made, (params["M_A"], params["M_W"]), strict=True):
         symmetric, skew = (A + A.T) / 2, (A - A.T) / 2
         np.testing.assert_allclose(symmetric, (1 - beta) * (M + M.T) - 0.3 * np.eye(6), atol=1e-6)
@@ -268,9 +273,9 @@ def test_options_may_be_traced(name):
 
 def test_an_ltc_stays_between_its_potentials():
     cell = ltc(H)
-    params = {n: a + 3 * normal(*a.shape, seed=i) for i, (n, a) in enumerate(cell.init(jax.random.key(0), D).items())}
+    params = noise(cell, 3.0)
     ends = np.concatenate([np.zeros(1), *(params[n].ravel() for n in ("E", "E_x", "vleak"))])
-    ys = jit(lambda p: unroll(cell, p, 10 * normal(20, 2, D))[1])(params)
+    ys = jit(lambda p: unroll(cell, p, 10 * normal(20, D).astype(np.float32))[1])(params)
     assert ends.min() <= ys.min() and ys.max() <= ends.max()
 
 

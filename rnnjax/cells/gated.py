@@ -37,7 +37,8 @@ def gated(
       hidden_size: H.
       activations: gate name -> nonlinearity, in the order of the columns of the weights.
       update: `(weights, carry, *, <one argument a gate>) -> carry`, elementwise over the units: unit k of the result
-        depends on unit k of the arguments alone. May use vector parameters `[H]`.
+        depends on unit k of the arguments alone. May use vector parameters `[H]`, and numbers that are among the
+        weights (see `with_constants`); one that it closes over must not be traced.
       of_input, of_state: the gates that see x_t, and those that see h_{t-1}; both default to all. W_x is
         `[D, len(of_input) H]`, W_h `[H, len(of_state) H]`.
       carry: makes the carry from its parts, a NamedTuple class; by default the carry is h itself.
