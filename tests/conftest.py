@@ -65,7 +65,8 @@ def pytest_collection_modifyitems(items):
     """Marks as slow what runs over every cell with one that is not representative, but for a family's own tests."""
     for item in items:
         values = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        cell = next((v for v in values if isinstance(v, str) and v in CELLS), None)
+        names = (v.get("cell") if isinstance(v, dict) else v for v in values)  # a dict of settings names one, too
+        cell = next((v for v in names if isinstance(v, str) and v in CELLS), None)
         own = item.module.__name__.startswith(("test_structure", "test_cells_"))
         if cell and cell not in REPRESENTATIVE and not own:
             item.add_marker(pytest.mark.slow)

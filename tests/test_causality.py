@@ -48,7 +48,7 @@ def test_outputs_do_not_depend_on_later_inputs(change):
         seen = seen & (np.arange(T)[:, None, None] < LENGTHS)  # what is past a length says nothing at all
     seen = np.broadcast_to(seen, J.shape)
     assert not J[~seen].any()
-    assert (J[seen] > 0).mean() > 0.4  # a ReLU or a truncated gradient misses some
+    assert (J[seen] > 0).mean() > 0.25  # a ReLU or a truncated gradient misses some, and a wave of few units many
 
 
 def test_two_directions_would_see_the_answer_and_are_refused(monkeypatch):

@@ -89,8 +89,8 @@ def antisymmetric(
 
     Args:
       hidden_size: H.
-      epsilon: step of time.
-      gamma: diffusion.
+      epsilon: the step of time.
+      gamma: diffusion, how far the eigenvalues are moved to the left.
       sigma_w: scale of W at the start.
 
     Raises ValueError for an epsilon of 0 or less.
@@ -120,8 +120,8 @@ def antisymmetric_gated(
 
     Args:
       hidden_size: H.
-      epsilon: step of time.
-      gamma: diffusion.
+      epsilon: the step of time.
+      gamma: diffusion, how far the eigenvalues are moved to the left.
       sigma_w: scale of W at the start.
 
     Raises ValueError for an epsilon of 0 or less.
@@ -168,7 +168,7 @@ def lipschitz(
     gamma: float | Array = 0.001,
     init_std: float | Array = 0.1,
 ) -> Cell:
-    """Lipschitz RNN: a linear part and a nonlinear one, each with a matrix whose spectrum is held to the left.
+    """Lipschitz RNN: a linear part and a nonlinear one, each with a matrix that is mostly skew.
 
         h_t = h_{t-1} + epsilon (A h_{t-1} + tanh(W h_{t-1} + U x_t + b))
         A = (1 - beta) (M_A + M_A^T) + beta (M_A - M_A^T) - gamma I,    W likewise of M_W
@@ -180,7 +180,7 @@ def lipschitz(
 
     Args:
       hidden_size: H.
-      epsilon: step of time.
+      epsilon: the step of time.
       beta: how skew A and W are, from 0, symmetric, to 1, skew.
       gamma: how far their spectrum is moved to the left.
       init_std: scale of M_A and M_W at the start.

@@ -62,10 +62,10 @@ def cfc(
 
     Args:
       hidden_size: H.
-      mode: default, no_gate or pure.
-      backbone_layers: of the MLP before the heads, 0 for none.
-      backbone_units: its width.
-      activation: phi.
+      mode: which of the three makes h.
+      backbone_layers: layers of the backbone, the MLP before the heads; 0 for none.
+      backbone_units: units of each of these layers.
+      activation: phi, the nonlinearity of the backbone.
       dt: the time that passes in a step.
 
     Raises ValueError for an unknown mode or activation, fewer than 0 layers or 1 unit, and a dt of 0 or less.

@@ -40,7 +40,7 @@ def cornn(
       hidden_size: H.
       dt: step of time; dt epsilon and dt sqrt(gamma) must stay well below 2, or the oscillators blow up.
       gamma: frequency squared of an oscillator by itself.
-      epsilon: its damping.
+      epsilon: damping of an oscillator.
 
     Raises ValueError for a dt of 0 or less.
     """
@@ -120,7 +120,7 @@ def wrnn(hidden_size: int, *, channels: int = 1, kernel_size: int = 3, start: Li
     Args:
       hidden_size: H.
       channels: the number of rings, a divisor of H.
-      kernel_size: k, odd.
+      kernel_size: k, the places that a unit sees in each ring, odd.
       start: fwd, the wave; eye, a copy of the unit itself, as in `irnn`.
 
     Raises ValueError for channels that do not divide H, an even or too small kernel, and an unknown `start`.
