@@ -19,6 +19,7 @@ from rnnjax.cells import (
     mi_lstm,
     mlstm_mul,
     nested_lstm,
+    phased_lstm,
     qrnn,
     slstm,
     sru,
@@ -27,6 +28,7 @@ from rnnjax.cells import (
 )
 from rnnjax.cells.elementwise import QRNNCarry, SRUCarry
 from rnnjax.cells.lstm_maps import NestedCarry
+from rnnjax.cells.phased import PhasedCarry, openness
 from rnnjax.cells.slstm import SLSTMCarry
 from rnnjax.engine.unroll import unroll
 
@@ -161,6 +163,20 @@ def nested_step(p, carry, x):
     return NestedCarry(c_in, c, sigma(o) * np.tanh(c))
 
 
+def phased_step(p, carry, x, r=0.3, leak=0.1):
+    """Neil et al. (2016), eqs. 1 to 11, with the peepholes; the remainder as a - floor(a), of the real part."""
+    (W_i, W_f, W_g, W_o), (U_i, U_f, U_g, U_o), (b_i, b_f, b_g, b_o) = (parts(p, n, 4) for n in ("W_x", "W_h", "b"))
+    c, h, t = carry
+    i = sigma(x @ W_i + h @ U_i + p["p_i"] * c + b_i)
+    f = sigma(x @ W_f + h @ U_f + p["p_f"] * c + b_f)
+    new = f * c + i * np.tanh(x @ W_g + h @ U_g + b_g)
+    o = sigma(x @ W_o + h @ U_o + p["p_o"] * new + b_o)
+    turns = (t - p["s"]) / p["tau"]
+    phi = turns - np.floor(turns.real)
+    k = np.where(phi.real < r / 2, 2 * phi / r, np.where(phi.real < r, 2 - 2 * phi / r, leak * phi))
+    return PhasedCarry(k * new + (1 - k) * c, k * o * np.tanh(new) + (1 - k) * h, t + 1)
+
+
 EQUATIONS = {
     "janet": (janet(H), janet_step),
     "ur_lstm": (ur_lstm(H), ur_lstm_step),
@@ -187,6 +203,7 @@ EQUATIONS = {
     "mlstm_mul-inside": (mlstm_mul(H, gate_inside=True), functools.partial(multiplicative_step, gate_inside=True)),
     "mi_lstm": (mi_lstm(H), mi_lstm_step),
     "nested_lstm": (nested_lstm(H), nested_step),
+    "phased_lstm": (phased_lstm(H, open_ratio=0.3, leak=0.1), phased_step),
 }
 
 
@@ -504,3 +521,33 @@ def test_all_start_with_their_forget_bias():
         p = CELLS[name](H, forget_bias=3.0).init(jax.random.key(0), D)
         for b in (b for n, b in p.items() if n.startswith("b") and not n.startswith("beta")):
             np.testing.assert_array_equal(b, np.repeat([0, 3, 0, 0], H))
+
+
+# The phased LSTM.
+
+
+def test_a_phased_unit_opens_once_in_a_period_and_keeps_its_state_while_shut():
+    t, tau, s = np.arange(60.0), np.array([6.0, 10.0, 30.0]), np.array([0.5, 2.5, 29.0])
+    k = np.asarray(openness(t[:, None], tau, s, 0.5, 0.0))
+    assert k.max() <= 1 and k.min() >= 0
+    np.testing.assert_allclose((k > 0).mean(axis=0), 0.5, atol=0.1)
+    np.testing.assert_allclose(k.mean(axis=0), 0.25, atol=0.05)  # a triangle of height 1 over half a period
+    np.testing.assert_allclose(k[30:], k[:30], atol=1e-6)
+    phi = ((t[:, None] - s) / tau) % 1
+    np.testing.assert_allclose(openness(t[:, None], tau, s, 0.5, 0.1)[phi >= 0.5], 0.1 * phi[phi >= 0.5], atol=1e-6)
+
+    cell = phased_lstm(3, open_ratio=0.5, leak=0.0)
+    p = cell.init(jax.random.key(0), D) | {"tau": jnp.asarray(tau, jnp.float32), "s": jnp.asarray(s, jnp.float32)}
+    carry, hs = unroll(cell, p, normal(60, D).astype(np.float32))
+    assert carry.t.tolist() == [60]
+    moved = np.diff(np.asarray(hs), axis=0) != 0
+    np.testing.assert_array_equal(moved, k[1:] > 0)
+
+
+def test_phased_periods_start_log_uniform_and_shifts_within_them():
+    p = phased_lstm(300).init(jax.random.key(0), D)
+    log_tau = np.log(p["tau"])
+    assert log_tau.min() >= 1 and log_tau.max() <= 5 and abs(log_tau.mean() - 3) < 0.2 and log_tau.std() > 1
+    assert (p["s"] >= 0).all() and (p["s"] <= p["tau"]).all()
+    with pytest.raises(ValueError, match="open_ratio is 0; allowed: more than 0"):
+        phased_lstm(H, open_ratio=0)

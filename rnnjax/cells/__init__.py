@@ -20,6 +20,7 @@ from rnnjax.cells.multiplicative import mi_gru, mi_rnn
 from rnnjax.cells.neuroscience import dend_plrnn, esn, leaky_rnn, low_rank, plrnn
 from rnnjax.cells.orthogonal import exprnn, householder, nnrnn, scornn
 from rnnjax.cells.oscillators import cornn, unicornn, wrnn
+from rnnjax.cells.phased import phased_lstm
 from rnnjax.cells.rnn import irnn, rnn
 from rnnjax.cells.slstm import slstm
 from rnnjax.cells.twin_gates import RANCarry, atr, brc, cfn, nbrc, ran
@@ -45,6 +46,7 @@ CELLS: dict[str, Callable[..., Cell]] = {
     "mlstm_mul": mlstm_mul,
     "mi_lstm": mi_lstm,
     "nested_lstm": nested_lstm,
+    "phased_lstm": phased_lstm,
     "indrnn": indrnn,
     "fastrnn": fastrnn,
     "fastgrnn": fastgrnn,
@@ -140,6 +142,7 @@ __all__ = [
     "nbrc",
     "nested_lstm",
     "nnrnn",
+    "phased_lstm",
     "plrnn",
     "qrnn",
     "ran",
