@@ -14,7 +14,7 @@ from absl import flags
 from command_line import BadSetting, define_path, main_with_errors
 
 from rnnjax import runs
-from rnnjax.reports.cards import card, catalogue
+from rnnjax.reports.cards import card, catalogue, count_starts, starts_table
 from rnnjax.reports.cells_page import all_cells, count_costs, time_texts, write_cells
 from rnnjax.training.config import Config
 from rnnjax.training.devices import prepare_devices
@@ -37,10 +37,12 @@ def main(_) -> int:
         every = all_cells() if CELLS.value == ["all"] else CELLS.value
         configs = [Config(cell=name, hidden_size=HIDDEN_SIZE.value) for name in every]
         counted = count_costs(configs, sizes, PAST)
+        started = count_starts(configs, SEQ_LEN.value)
         written = time_texts(configs, lengths)
     except ValueError as error:
         raise BadSetting(str(error)) from error
-    print(write_cells(counted, written, OUT.value))
+    more = [starts_table(started)] if started else []
+    print(write_cells(counted, written, OUT.value, more))
     print(f"figures: {OUT.value}/costs.png, {OUT.value}/writing.png")
     return runs.EXIT_DONE
 
@@ -57,7 +59,7 @@ if __name__ == "__main__":
     LIST = flags.DEFINE_bool("list", False, "print a line a cell, and nothing else")
     CELL = flags.DEFINE_string("cell", None, "print the card of this one alone: its name, or FILE.py:NAME")
     CELLS = flags.DEFINE_list("cells", SOME, "those to count and to time; all: every one, of which a figure shows 12")
-    SEQ_LEN = flags.DEFINE_integer("seq_len", 200, "steps of what a card measures", lower_bound=8)
+    SEQ_LEN = flags.DEFINE_integer("seq_len", 200, "steps over which the start is measured", lower_bound=8)
     flags.DEFINE_list("hidden_sizes", ["32", "64", "128", "256"], "hidden sizes to count for")
     flags.DEFINE_list("lengths", ["64", "256", "1024", "4096"], "lengths of the texts that are written and timed")
     HIDDEN_SIZE = flags.DEFINE_integer("hidden_size", 64, "of what is timed and measured", lower_bound=1)

@@ -5,7 +5,7 @@ import re
 import statistics
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +108,27 @@ def ways(cell: Cell, seq_len: int, batch_size: int) -> list[Way]:
     return found
 
 
+def count_starts(configs: Sequence[Config], seq_len: int) -> list[dict[str, Any]]:
+    """A row for each config's cell, but one that attends: medians over seeds of `at_start`. Raises ValueError."""
+    rows = []
+    for config in configs:
+        cell = make_cell(config)
+        if isinstance(cell, Cell):
+            found = at_start(cell, seq_len)
+            row = {"cell": short_name(config.cell), "hidden_size": config.hidden_size, "seq_len": seq_len}
+            rows.append(row | {"reach": float(np.median(found.reach)), "exponent": float(np.median(found.exponent))})
+    return rows
+
+
+def starts_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: how far back the gradient of each untrained cell reaches, and its largest Lyapunov exponent."""
+    size, seq_len = rows[0]["hidden_size"], rows[0]["seq_len"]
+    lines = [f"At the start, H = {size}, T = {seq_len}, standard normal inputs, the median of {SEEDS} seeds:", ""]
+    lines += ["| cell | gradient reach, steps | largest Lyapunov exponent |", "|---|---:|---:|"]
+    lines += [f"| {row['cell']} | {_reach(row['reach'], seq_len)} | {row['exponent']:+.3g} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
 def catalogue(names: Sequence[str] = tuple(CELLS)) -> str:
     """Markdown: a line a cell of the table, what it is, who published it, its form and its options."""
     lines = ["| name | what it is | source | form | options |", "|---|---|---|---|---|"]
@@ -133,7 +154,7 @@ def form_of(cell: Cell) -> str:
 
 
 def _start_lines(found, seq_len, hidden_size):
-    reach = ", ".join(f">= {seq_len}" if r == seq_len else "none" if np.isnan(r) else f"{r:.0f}" for r in found.reach)
+    reach = ", ".join(_reach(r, seq_len) for r in found.reach)
     exponent = ", ".join(f"{e:+.3g}" for e in found.exponent)
     return [
         f"At the start, H = {hidden_size}, T = {seq_len}, {len(found.reach)} seeds, standard normal inputs:",
@@ -141,6 +162,10 @@ def _start_lines(found, seq_len, hidden_size):
         f"- The gradient reaches back {reach} steps: from there it is below a thousandth of that of the last step.",
         f"- The largest Lyapunov exponent is {exponent} a step: below 0 the past is forgotten, above 0 it is chaos.",
     ]
+
+
+def _reach(reach, seq_len):
+    return f">= {seq_len}" if reach == seq_len else "none" if np.isnan(reach) else f"{reach:.0f}"
 
 
 def _ways_lines(found, seq_len, hidden_size):

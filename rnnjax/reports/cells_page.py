@@ -47,13 +47,16 @@ def time_texts(configs: Sequence[Config], lengths: Sequence[int]) -> list[dict[s
     ]
 
 
-def write_cells(counted: Sequence[dict[str, Any]], written: Sequence[dict[str, Any]], out: str | Path) -> str:
+def write_cells(
+    counted: Sequence[dict[str, Any]], written: Sequence[dict[str, Any]], out: str | Path, more: Sequence[str] = ()
+) -> str:
     """Writes cells.md, two CSV files, cells.json and figures into `out`; returns what cells.md says.
 
-    The figures show the first `DRAWN` cells.
+    `more` are tables to stand below; the figures show the first `DRAWN` cells.
     """
     out = runs.own_directory(out, "cells")
-    text = "\n".join([costs_table(counted), NOTES.format(past=counted[0]["past"]), "", *writing_tables(written)]) + "\n"
+    tables = [costs_table(counted), NOTES.format(past=counted[0]["past"]), "", *writing_tables(written)]
+    text = "\n".join([*tables, *(f"\n{table}" for table in more)]) + "\n"
     runs.write_file(out / "cells.md", text)
     runs.write_file(out / "costs.csv", csv_text(counted))
     runs.write_file(out / "writing.csv", csv_text(written))
