@@ -453,7 +453,8 @@ def test_sru_keeps_the_size_of_its_input_at_the_start():
     p = sru(300).init(jax.random.key(0), 200)
     W, W_f, W_r = np.split(p["W_x"], 3, axis=1)
     for a, variance in ((W, 1 / 200), (W_f, 0.5 / 200), (W_r, 0.5 / 200), (p["W_h"], 0.5), (p["W_s"], 3 / 200)):
-        assert abs(np.var(a) * 1 / variance - 1) < 0.1
+        assert abs(np.var(a) / variance - 1) < 0.1
+    assert abs(np.var(sru_v1(300).init(jax.random.key(0), 200)["W_x"]) * 200 - 1) < 0.02
     assert "W_s" not in sru(200).init(jax.random.key(0), 200) and (p["b"] == 0).all()
 
 

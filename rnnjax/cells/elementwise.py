@@ -33,14 +33,14 @@ def sru(hidden_size: int, *, highway_bias: float | Array = 0.0, rescale: bool = 
         h_t = r_t c_t + (1 - r_t) alpha x_t                 W_s x_t instead of alpha x_t, where D is not H
 
     Lei, Zhang, Wang, Dai & Artzi (2018, arXiv:1709.02755), Simple recurrent units for highly parallelizable
-    recurrence; their version 2. `sru_v1` has no v, and is linear. W starts uniform with variance 1/D, half of that in
-    the gates, v with 1/2, and W_s with alpha^2/D; alpha = sqrt(1 + 2 exp(highway_bias)) keeps the variance of h, and is
-    fixed.
+    recurrence; their version 2. `sru_v1` has no v, and is linear. As in their code W starts uniform with variance 1/D,
+    W_f and W_r with half of that, v with 1/2, and W_s with alpha^2/D; alpha = sqrt(1 + 2 exp(highway_bias)) keeps the
+    variance of h, and is fixed.
 
     Args:
       hidden_size: H.
       highway_bias: b_r at the start; a negative one lets more of x through. b_f starts at 0.
-      rescale: False for alpha = 1, and for gates that start as the rest.
+      rescale: False for alpha = 1.
 
     Raises ValueError for a hidden size below 1 or not whole.
     """
@@ -58,11 +58,10 @@ def sru(hidden_size: int, *, highway_bias: float | Array = 0.0, rescale: bool = 
         state=_memory,
         diagonal=True,
     )
-    init, weights = _sru_parameters(hidden_size, highway_bias, rescale)
+    init, weights = _sru_parameters(hidden_size, highway_bias, rescale, of_gates=0.5)
 
     def init_with_v(key: Array, input_size: int) -> Params:
-        params, half = init(key, input_size), 0.5**0.5 if rescale else 1.0
-        return params | {"W_h": half * _uniform(jax.random.fold_in(key, 1), (2 * hidden_size,), 1)}
+        return init(key, input_size) | {"W_h": _uniform(jax.random.fold_in(key, 1), (2 * hidden_size,), 0.5)}
 
     return cell._replace(init=init_with_v, weights=weights)
 
@@ -76,17 +75,17 @@ def sru_v1(hidden_size: int, *, highway_bias: float | Array = 0.0, rescale: bool
         h_t = r_t c_t + (1 - r_t) alpha x_t                 W_s x_t instead of alpha x_t, where D is not H
 
     Lei, Zhang & Artzi (2017, arXiv:1709.02755v1), Training RNNs as fast as CNNs, without the tanh of c there, as in
-    their later code. Linear in c, so all steps can be run at once. It starts as `sru` does.
+    their later code. Linear in c, so all steps can be run at once. It starts as `sru` does, but W_f and W_r as W.
 
     Args:
       hidden_size: H.
       highway_bias: b_r at the start; a negative one lets more of x through. b_f starts at 0.
-      rescale: False for alpha = 1, and for gates that start as the rest.
+      rescale: False for alpha = 1.
 
     Raises ValueError for a hidden size below 1 or not whole.
     """
     check_hidden_size(hidden_size)
-    init, weights = _sru_parameters(hidden_size, highway_bias, rescale)
+    init, weights = _sru_parameters(hidden_size, highway_bias, rescale, of_gates=1.0)
     names = ("z", "f", "r", "x")
 
     def project(weights: Weights, x: Array, key: Array | None = None) -> dict[str, Array]:
@@ -119,19 +118,22 @@ def _uniform(key, shape, variance):
     return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
-def _sru_parameters(hidden_size, highway_bias, rescale):
-    """(init, weights): W_x of z, f and r and, where D is not H, W_s, become one matrix `[D, 4 H]` with what skips c."""
+def _sru_parameters(hidden_size, highway_bias, rescale, of_gates):
+    """(init, weights): W_x of z, f and r and, where D is not H, W_s, become one matrix `[D, 4 H]` with what skips c.
+
+    `of_gates` is the variance of W_f and W_r at the start, as a part of W's.
+    """
     H = hidden_size
 
     def alpha(dtype: jnp.dtype) -> Array:
         return jnp.sqrt(1 + 2 * jnp.exp(jnp.asarray(highway_bias, dtype))) if rescale else jnp.ones((), dtype)
 
     def init(key: Array, input_size: int) -> Params:
-        key_x, key_s = jax.random.split(key)
-        scale = jnp.repeat(jnp.array([1.0, 0.5**0.5, 0.5**0.5] if rescale else [1.0, 1.0, 1.0], jnp.float32), H)
+        key_z, key_f, key_s = jax.random.split(key, 3)
         variance = 1 / max(input_size, 1)
+        W, W_fr = _uniform(key_z, (input_size, H), variance), _uniform(key_f, (input_size, 2 * H), of_gates * variance)
         params = {
-            "W_x": scale * _uniform(key_x, (input_size, 3 * H), variance),
+            "W_x": jnp.concatenate([W, W_fr], axis=1),
             "b": jnp.concatenate([zeros(None, (H,)), constant(highway_bias)(None, (H,))]),  # of f and r
         }
         if input_size != H:
