@@ -1,6 +1,7 @@
 """Cells whose matrix is orthogonal: the papers' equations, what holds of it before and after training, starts."""
 
 import math
+import types
 from pathlib import Path
 
 import jax
@@ -11,9 +12,10 @@ import pytest
 import scipy.linalg
 from oracles import absolute, check_equation, normal, relu, sigma
 
-from rnnjax.cells import ComplexState, eunn, exprnn, goru, householder, nnrnn, scornn, urnn
+from rnnjax.cells import CELLS, ComplexState, eunn, exprnn, goru, householder, nnrnn, scornn, urnn
 from rnnjax.cells.orthogonal import modrelu
 from rnnjax.cells.orthogonal_matrices import exp_of_skew
+from rnnjax.reports.diagnosis_measures import MEASURES
 
 H, D = 5, 3
 STORED = np.load(Path(__file__).parent / "data" / "orthogonal_vectors.npz", allow_pickle=False)
@@ -314,6 +316,20 @@ def test_the_eigenvalues_of_a_non_normal_matrix_are_its_parameters(size=5):
     found = np.linalg.eigvals(W)
     assert np.abs(found[:, None] - expected).min(0).max() < 1e-10 > np.abs(found[:, None] - expected).min(1).max()
     assert np.linalg.norm(W @ W.T - W.T @ W) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [("goru", ["r", "z", "n_h"]), ("exprnn", ["s"]), ("urnn", ["W_h"]), ("cornn", None)],
+)
+def test_a_diagnosis_shows_the_matrix_that_acts(name, names):
+    """What is made of the parameters; and nothing where W_h maps a part of the state only, which has no spectrum."""
+    cell = CELLS[name](4)
+    subject = types.SimpleNamespace(layers=[(cell, jax.jit(lambda: cell.init(jax.random.key(0), D))(), None)])
+    numbers = MEASURES["recurrent_matrix"](subject).numbers
+    assert numbers.get("names") == names
+    if names:
+        assert numbers["orthogonality_error"][-1] < 1e-5
 
 
 # modReLU.

@@ -204,14 +204,16 @@ def _units(s: Subject) -> Section:
 
 def _recurrent_matrix(s: Subject) -> Section:
     cell, params, _ = s.layers[0]
-    W = params.get("W_h")
-    if W is None or W.ndim != 2 or W.shape[1] % W.shape[0]:
+    weights = jax.jit(cell.weights)(params)  # where W_h is made of other parameters, that which acts
+    W = weights.get("W_h") if isinstance(weights, dict) else None
+    rows, columns = W.shape if W is not None and W.ndim == 2 else (1, 0)
+    names = cell.form.of_state if isinstance(cell.form, Gates) else [f"block {k}" for k in range(columns // rows)]
+    if rows == columns and len(names) > 1:
+        names = ["W_h"]  # a map of the whole state, such as that of its real and imaginary parts
+    if columns == 0 or columns != rows * len(names):
         return Section({}, [], "There is no W_h of shape [H, G H], so that its spectrum was left out.")
     cpu = jax.local_devices(backend="cpu")[0]  # where eigenvalues can be had
-    found = jax.device_get(recurrent_matrix(jax.device_put(gate_blocks(W), cpu)))
-    names = (
-        cell.form.of_state if isinstance(cell.form, Gates) else [f"block {k}" for k in range(len(found.eigenvalues))]
-    )
+    found = jax.device_get(jax.jit(recurrent_matrix)(jax.device_put(gate_blocks(W), cpu)))
     blocks = dict(zip(names, found.eigenvalues, strict=True))
     numbers = found._asdict() | {"names": list(names)}
     numbers["eigenvalues"] = np.stack([found.eigenvalues.real, found.eigenvalues.imag], axis=-1)
