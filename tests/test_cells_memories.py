@@ -77,7 +77,10 @@ EQUATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", EQUATIONS)
+SLOW = ("lmu of order H", "legs of order H", "legs of order 1")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in EQUATIONS])
 def test_the_papers_equation(name):
     check_equation(*EQUATIONS[name])
 
@@ -138,14 +141,14 @@ def test_legs_clock_counts_and_goes_on_with_the_carry():
 
 def test_initial_values():
     D, H = 3, 64
-    p = lmu(H, order=8).init(jax.random.key(0), D)
+    p, p_legs = jit(lambda key: (lmu(H, order=8).init(key, D), legs(H).init(key, D)))(jax.random.key(0))
     assert {name: a.shape for name, a in p.items()} == {
         "e_x": (D,), "e_h": (H,), "e_m": (8,), "W_x": (D, H), "W_h": (H, H), "W_m": (8, H),
     }  # fmt: skip
     assert not np.any(p["e_m"])
     assert 0.9 * np.sqrt(3 / H) < np.abs(p["e_h"]).max() <= np.sqrt(3 / H)
     assert 0.9 * np.sqrt(3 / H) < np.abs(p["W_h"]).max() <= np.sqrt(3 / H)  # Glorot's of a square one
-    p = legs(H).init(jax.random.key(0), D)
+    p = p_legs
     assert not np.any(p["b"]) and not np.any(p["b_u"])
     assert 0.9 * np.sqrt(3 / (H + D)) < np.abs(p["e_h"]).max() <= np.sqrt(3 / (H + D))
     bound = np.sqrt(6 / (D + H + H))

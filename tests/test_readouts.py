@@ -64,6 +64,7 @@ def test_a_batch_is_not_needed():
     np.testing.assert_allclose(found.W, expected.W, rtol=1e-3)
 
 
+@pytest.mark.slow  # docs/cells.md does the same
 def test_an_echo_state_network_forecasts_mackey_glass():
     """Ten steps ahead, on steps that it was not fitted to, within a hundredth of the series' deviation."""
     series = signal("mackey_glass", steps=1600).columns["x"].astype(np.float32)[:, None]
@@ -90,6 +91,7 @@ def test_any_untrained_cell_holds_a_sum_of_its_last_inputs(cell):
     assert np.std(left) < 0.2 * np.std(ys)
 
 
+@pytest.mark.slow
 def test_a_task_s_batch():
     """On adding, whose sum of products no linear readout of the inputs has, from one batch."""
     task = TASKS["adding"](6)
