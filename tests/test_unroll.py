@@ -243,6 +243,22 @@ def test_what_the_affine_map_sees_may_be_any_part_of_the_carry(name, problem):
     test_lengths_and_reverse_against_trimming_by_hand(OTHER_GATES[name], problem)
 
 
+def test_an_update_may_use_a_traced_option():
+    """As in a user's own cell whose option is an axis of a sweep: its gradient too, and under vmap."""
+
+    def loss(leak, params, xs, method):
+        cell = gated(H, {"n": jnp.tanh}, lambda w, h, *, n: (1 - leak) * h + leak * n)
+        return jnp.sum(unroll(cell, params, xs, method=method)[1] ** 2)
+
+    params = rnn(H).init(jax.random.key(0), D)
+    xs, leaks = np.random.default_rng(0).normal(size=(T, B, D)), jnp.array([0.3, 0.6])
+    lanes = [
+        jax.jit(jax.vmap(jax.value_and_grad(functools.partial(loss, method=m), (0, 1)), (0, None, None)))
+        for m in ("auto", "scan")
+    ]
+    chex.assert_trees_all_close(*(run(leaks, params, xs) for run in lanes), rtol=1e-12)
+
+
 def test_any_batch_shape_is_separate_runs(cell, problem):
     """None, under vmap over parameters (as a sweep's lanes are), and two dimensions, with more inputs than units."""
     lanes = [problem(cell, (), 4 * H + 1, seed) for seed in (0, 1)]

@@ -18,6 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 from rnnjax.cells.check import as_carry
 from rnnjax.engine import affine
 from rnnjax.engine.hooks import frozen, tapped
+from rnnjax.engine.scan import scan
 from rnnjax.norms import norm
 from rnnjax.types import Array, Carry, Cell, Gates, Weights, gates_of
 
@@ -37,10 +38,23 @@ def deferred(
     xs `[T, ..., D]`; mask `[T, ...]` or None; taps and probe as in `unroll`.
     """
     args = weights, carry, xs, mask, taps, probe
+    if _closes_over_tracers(cell, weights, carry, xs):
+        return scan(cell, *args)  # JAX cannot differentiate by them through a backward pass of one's own
     projected, widened = (functools.partial(_run, cell, hoisted) for hoisted in (True, False))
     if not _widening_pays(cell, weights, carry, xs):
         return projected(*args)
     return lax.platform_dependent(*args, cpu=widened, default=projected)
+
+
+def _closes_over_tracers(cell, weights, carry, xs) -> bool:
+    """Whether the cell's functions use a traced number that they are not given, such as an option of a sweep."""
+
+    def step(weights, carry, x):
+        z = cell.project(weights, x)
+        return cell.output(weights, cell.step(weights, carry, z), z)
+
+    first = jax.tree.map(lambda x: x[0], xs)
+    return any(isinstance(c, jax.core.Tracer) for c in jax.make_jaxpr(step)(weights, carry, first).consts)
 
 
 def _widening_pays(cell, weights, carry, xs) -> bool:
