@@ -198,7 +198,7 @@ def test_a_grid_has_a_plus_where_commas_stand_between_values():
 # Commands on such a run.
 
 
-def test_a_run_in_wrappers_is_recorded_read_and_diagnosed(tmp_path):
+def test_a_run_in_wrappers_is_recorded_and_read(tmp_path):
     config = Config(wrap="layernorm,zoneout:0.2,clockwork:2:triangular=false,learned_start", **SMALL)
     run = rnnjax.fit(config, tmp_path / "run", progress=False)
     assert run.result["complete"] and json.loads((tmp_path / "run/config.json").read_text())["config"]["wrap"] == (
@@ -209,10 +209,16 @@ def test_a_run_in_wrappers_is_recorded_read_and_diagnosed(tmp_path):
     inputs = jnp.ones((4, 2, 2))
     np.testing.assert_array_equal(again.model(inputs), run.model(inputs))
     assert [name for name in run.gradient_flow if name != "step"] == ["layer0.state_c", "layer0.state_h", "layer0.t"]
-    verdict = write_page(make_subject(config, tmp_path / "run"), tmp_path / "page", "title")
-    assert verdict.verdict and "layernorm,zoneout" in (tmp_path / "page/index.html").read_text()
     with pytest.raises(rnnjax.runs.RunRefused, match=r"wrap was .*, now"):
         rnnjax.fit(Config(**SMALL), tmp_path / "run", progress=False)
+
+
+@pytest.mark.slow
+def test_a_run_in_wrappers_is_diagnosed(tmp_path):
+    config = Config(wrap="layernorm,zoneout:0.2,clockwork:2:triangular=false,learned_start", **SMALL)
+    rnnjax.fit(config, tmp_path / "run", progress=False)
+    verdict = write_page(make_subject(config, tmp_path / "run"), tmp_path / "page", "title")
+    assert verdict.verdict and "layernorm,zoneout" in (tmp_path / "page/index.html").read_text()
 
 
 @pytest.mark.slow

@@ -161,7 +161,7 @@ def moved(cell, size=D, dtype=float):
     }
 
 
-@pytest.mark.parametrize("name", ["lstm", "lru"])
+@pytest.mark.parametrize("name", ["lstm", pytest.param("lru", marks=pytest.mark.slow)])
 def test_a_learned_start_is_where_a_sequence_begins(name):
     cell = {"lstm": lstm, "lru": lru}[name](H)
     with jax.enable_x64(True):
@@ -381,7 +381,7 @@ def test_every_wrapper_is_here():
     assert list(EVERY) == list(WRAPPERS)
 
 
-QUICK = ("zoneout", "highway", "dilated", "clockwork")
+QUICK = ("highway", "clockwork")
 
 
 @pytest.mark.parametrize(

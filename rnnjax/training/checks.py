@@ -95,13 +95,13 @@ def check(config: Config) -> None:
 
 def _check_recurrence(config, width):
     """Raises ValueError for a cell that breaks a promise, and for settings that do not go together with it."""
-    _check_cell(factory_of(config, "cell"), dataclasses.replace(config, seed=0, lr=1.0), width)
+    noisy = _check_cell(factory_of(config, "cell"), dataclasses.replace(config, seed=0, lr=1.0), width)
     if config.residual and config.num_layers == 1 and width != config.hidden_size * (1 + config.bidirectional):
         raise ValueError(
             f"residual=True changes nothing with num_layers=1 and inputs {width} wide; allowed: num_layers of 2 or more"
         )
     options = {name: getattr(config, name) for name in ("method", "segments", "cotangent_clip", "bidirectional")}
-    check_gradient(config.gradient, **options, noise=draws_noise(make_cell(config), width))
+    check_gradient(config.gradient, **options, noise=noisy)
     if config.orthogonality:
         cell = make_cell(config)
         jax.eval_shape(lambda key: orthogonal(cell, cell.init(key, 1)), jax.random.key(0))  # which matrices it has
@@ -109,11 +109,12 @@ def _check_recurrence(config, width):
 
 @functools.lru_cache(maxsize=1024)
 def _check_cell(factory, config, width):
-    """Raises ValueError where the cell breaks a promise of `Cell`, or cannot be run by the config's method."""
+    """Whether the cell draws noise; ValueError where it breaks a promise of `Cell`, or cannot be run by the method."""
     cell = make_cell(config)
     try:
         check_cell(cell, width)
         check_method(config.method, cell)
+        return draws_noise(cell, width)
     except (TypeError, ValueError) as error:
         within = f" in wrap={config.wrap!r}" if config.wrap else ""
         raise ValueError(f"cell {config.cell!r}{within}: {error}") from error
