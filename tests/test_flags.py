@@ -65,7 +65,7 @@ BAD = {
     "--config.cell.gain=much": "--config.cell.gain=much: allowed: a number",
     "--config.cell.peephole=true": "cell 'lstm' has no option 'peephole'; did you mean 'peepholes'?",
     "--config.cell=gru --config.cell.peepholes=true": "cell 'gru' has no option 'peepholes'; options: gain",
-    "--config.cell.peepholes=true --config.cell=gru_cho": "options: gain ('peepholes' is one of lstm)",
+    "--config.cell.peepholes=true --config.cell=gru_cho": "options: gain ('peepholes' is one of lstm",
     "--config.cell=lsmt --config.cell.gain=2": "unknown config.cell 'lsmt'; did you mean 'lstm'?",
     "--config.cell.w_h=3": "cell 'lstm' has no option 'w_h'",
     "--config.task=copy --config.task.symbols=8.5": "--config.task.symbols=8.5: allowed: an integer",
