@@ -1,12 +1,13 @@
 """Writes tests/data/lstm_variants_vectors.npz: what their authors' packages compute, and the gradients.
 
-Run by hand where PyTorch and xlstm are installed (`pip install torch; pip install --no-deps xlstm einops omegaconf`):
-`python tests/make_lstm_variants_vectors.py`. The tests only read the file.
+Run by hand where they are installed (`pip install torch packaging ninja`, `pip install --no-deps xlstm einops omegaconf
+sru`; sru compiles a file of C++): `python tests/make_lstm_variants_vectors.py`. The tests only read the file.
 
-For `lstm_projected`, an `nn.LSTM` with a projection, and `slstm`, the package's cell in plain PyTorch, it holds under
-`case/name` each weight as that package lays it out, `xs` `[T, B, D]` (of the sLSTM, the gates' inputs `[T, B, 4 H]` in
-the order i, f, z, o), the initial state, `ys`, the last state, and `dys`, the weights of the loss sum(dys ys); under
-`case/grad/name`, its gradient by weights, xs and the initial state.
+For `lstm_projected`, an `nn.LSTM` with a projection, `slstm`, the package's cell in plain PyTorch, and `sru`, `sru_v1`
+and `sru_skip`, whose inputs have another width than its state, it holds under `case/name` each weight as that package
+lays it out, `xs` `[T, B, D]` (of the sLSTM, the gates' inputs `[T, B, 4 H]` in the order i, f, z, o), the initial
+state, `ys`, the last state, and `dys`, the weights of the loss sum(dys ys); under `case/grad/name`, its gradient by
+weights, xs and the initial state.
 """
 
 from pathlib import Path
@@ -22,7 +23,7 @@ T, B, D, H, P, HEADS = 6, 2, 3, 4, 3, 2
 def main():
     torch.manual_seed(0)
     arrays = {}
-    for case, vectors in {"lstm_projected": lstm_projected, "slstm": slstm}.items():
+    for case, vectors in CASES.items():
         given, outputs = vectors()
         dys = torch.randn_like(outputs["ys"])
         torch.sum(dys * outputs["ys"]).backward()
@@ -53,6 +54,27 @@ def slstm():
     inputs = {"xs": randn(T, B, 4 * H)}
     ys, state = cell(inputs["xs"])
     return {"R": cell._recurrent_kernel_, "b": cell._bias_} | inputs, {"ys": ys, "state": state}
+
+
+def sru(D=H, v1=False):
+    from sru import SRU
+
+    module = SRU(D, H, num_layers=1, v1=v1, highway_bias=-1.0, rescale=True).rnn_lst[0]
+    given = {name: p for name, p in module.named_parameters() if p.requires_grad}  # weight_c is not, of version 1
+    for parameter in given.values():
+        nn.init.normal_(parameter)  # [D, H and matrix], [f and r], [f and r]
+    inputs = {"xs": randn(T, B, D), "c0": randn(B, H)}
+    ys, c_n = module(inputs["xs"], inputs["c0"])[:2]
+    return given | inputs, {"ys": ys, "c_n": c_n}
+
+
+CASES = {
+    "lstm_projected": lstm_projected,
+    "slstm": slstm,
+    "sru": sru,
+    "sru_skip": lambda: sru(D),
+    "sru_v1": lambda: sru(v1=True),
+}
 
 
 if __name__ == "__main__":

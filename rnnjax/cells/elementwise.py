@@ -40,7 +40,7 @@ def sru(hidden_size: int, *, highway_bias: float | Array = 0.0, rescale: bool = 
     Args:
       hidden_size: H.
       highway_bias: b_r at the start; a negative one lets more of x through. b_f starts at 0.
-      rescale: False for alpha = 1.
+      rescale: False for alpha = 1, as the authors' `SRU` has it by default, and their `SRUCell` has not.
 
     Raises ValueError for a hidden size below 1 or not whole.
     """
@@ -80,7 +80,7 @@ def sru_v1(hidden_size: int, *, highway_bias: float | Array = 0.0, rescale: bool
     Args:
       hidden_size: H.
       highway_bias: b_r at the start; a negative one lets more of x through. b_f starts at 0.
-      rescale: False for alpha = 1.
+      rescale: False for alpha = 1, as the authors' `SRU` has it by default, and their `SRUCell` has not.
 
     Raises ValueError for a hidden size below 1 or not whole.
     """
