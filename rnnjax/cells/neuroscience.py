@@ -75,12 +75,12 @@ def leaky_rnn(
 
 @memoized
 def low_rank(hidden_size: int, *, rank: int = 1, alpha: float | Array = 0.2, noise: float | Array = 0.0) -> Cell:
-    """The rate network whose recurrent matrix has a low rank: its state moves in as many dimensions, and its inputs'.
+    """The rate network whose recurrent matrix has a low rank R: its state moves in R dimensions and its inputs'.
 
-        h_t = (1 - alpha) h_{t-1} + alpha (M N^T tanh(h_{t-1}) / H + W_x x_t + b) + sqrt(2 alpha) noise xi_t
+        h_t = (1 - alpha) h_{t-1} + alpha (m n^T tanh(h_{t-1}) / H + W_x x_t + b) + sqrt(2 alpha) noise xi_t
         r_t = tanh(h_t)
 
-    M and N are `[H, R]`. Mastrogiuseppe & Ostojic (2018, arXiv:1711.09672), Linking connectivity, dynamics, and
+    m and n are `[H, R]`. Mastrogiuseppe & Ostojic (2018, arXiv:1711.09672), Linking connectivity, dynamics, and
     computations in low-rank recurrent neural networks, by steps of Euler's; without the random part of full rank that
     they add. The carry is h, r is shown. m, n and W_x start N(0, 1), so that the overlap n^T m / H, the eigenvalue that
     is not 0, starts near 0 and is learned.
@@ -145,9 +145,9 @@ def plrnn(hidden_size: int) -> Cell:
 
         z_t = A z_{t-1} + W_h relu(z_{t-1}) + W_x x_t + b        A diagonal, W_h without a diagonal
 
-    Durstewitz (2017, arXiv:1612.07846), A state space approach for piecewise-linear recurrent neural networks for
-    identifying computational dynamics from neural measurements; in the form of Brenner et al. (2022,
-    arXiv:2207.02542), with b in the place of thresholds. A + W_h starts as (I + R^T R / H), R normal, scaled so that
+    Durstewitz (2017), A state space approach for piecewise-linear recurrent neural networks for identifying
+    computational dynamics from neural measurements; in the form of Brenner et al. (2022, arXiv:2207.02542), with b in
+    the place of thresholds. A + W_h starts as (I + R^T R / H), R normal, scaled so that
     its largest eigenvalue is 1 (Talathi & Vartak 2015, arXiv:1511.03771); b uniform in +-1/sqrt(H), W_x as Glorot's.
     The authors start z at the data; here it starts at 0.
 
