@@ -49,13 +49,13 @@ def independent(bound):
 
 
 def fast(p, h, x):
-    """Kusupati et al. (2018), eq. 1-2."""
+    """Kusupati et al. (2018)."""
     candidate = np.tanh(p["W_x"].T @ x.T + p["W_h"].T @ h.T + p["b"][:, None])
     return (sigma(p["alpha"]) * candidate + sigma(p["beta"]) * h.T).T
 
 
 def fast_gated(p, h, x):
-    """Kusupati et al. (2018), eq. 4-6: W and U serve both."""
+    """Kusupati et al. (2018): W and U serve both."""
     z = sigma(x @ p["W_x"] + h @ p["W_h"] + p["b_z"])
     candidate = np.tanh(x @ p["W_x"] + h @ p["W_h"] + p["b_n"])
     return (sigma(p["zeta"]) * (1 - z) + sigma(p["nu"])) * candidate + z * h
@@ -69,7 +69,7 @@ def light(p, h, x):
 
 
 def bistable(p, h, x):
-    """Vecoven et al. (2021), eq. 5-6: a and c see the unit itself, or all of them."""
+    """Vecoven et al. (2021): a and c see the unit itself, or all of them."""
     (W_a, W_c, W), (w_a, w_c), (b_a, b_c) = parts(p, "W_x", 3), parts(p, "W_h", 2), parts(p, "b", 2)
     a_of_h, c_of_h = (h @ w_a, h @ w_c) if w_a.ndim == 2 else (w_a * h, w_c * h)
     a = 1 + np.tanh(x @ W_a + a_of_h + b_a)
@@ -78,7 +78,7 @@ def bistable(p, h, x):
 
 
 def stackable(p, h, x):
-    """Turkoglu et al. (2019), eq. 6-8 of the paper."""
+    """Turkoglu et al. (2019)."""
     (W_z, W_k), (b_z, b_k) = parts(p, "W_x", 2), parts(p, "b", 2)
     k = sigma(x @ W_k + h @ p["W_h"] + b_k)
     return np.tanh((1 - k) * h + k * np.tanh(x @ W_z + b_z))
@@ -94,7 +94,7 @@ def additive(p, carry, x):
 
 
 def chaos_free(p, h, x):
-    """Laurent & von Brecht (2016), eq. 1-3."""
+    """Laurent & von Brecht (2016)."""
     (V_theta, V_eta, W), (U_theta, U_eta), (b_theta, b_eta) = parts(p, "W_x", 3), parts(p, "W_h", 2), parts(p, "b", 2)
     theta = sigma(h @ U_theta + x @ V_theta + b_theta)
     eta = sigma(h @ U_eta + x @ V_eta + b_eta)
@@ -102,7 +102,7 @@ def chaos_free(p, h, x):
 
 
 def twin_gated(p, h, x):
-    """Zhang et al. (2018), eq. 5-8, column form."""
+    """Zhang et al. (2018), column form."""
     P, Q = p["W_x"].T @ x.T + p["b"][:, None], p["W_h"].T @ h.T
     return (sigma(P + Q) * P + sigma(P - Q) * h.T).T
 
@@ -115,7 +115,7 @@ def light_recurrent(p, h, x):
 
 
 def highway(p, s, x):
-    """Zilly et al. (2016), eq. 6-9, with c = 1 - t."""
+    """Zilly et al. (2016), with c = 1 - t."""
     W_H, W_T = parts(p, "W_x", 2)
     for layer, (R, b) in enumerate(zip(p["R"], p["b"], strict=True)):
         (R_H, R_T), (b_H, b_T) = np.split(R, 2, axis=-1), np.split(b, 2)
@@ -144,7 +144,7 @@ def mutant(number):
 
 
 def multiplied(p, h, x):
-    """Wu et al. (2016), eq. 4, column form."""
+    """Wu et al. (2016), column form."""
     a, b1, b2, b = (p[name][:, None] for name in ("alpha", "beta_1", "beta_2", "b"))
     Wx, Uh = p["W_x"].T @ x.T, p["W_h"].T @ h.T
     return np.tanh(a * Wx * Uh + b1 * Uh + b2 * Wx + b).T
@@ -163,7 +163,7 @@ def multiplied_gru(p, h, x):
 
 
 def constrained(p, carry, x):
-    """Mikolov et al. (2014), eq. 3-4: the hidden layer sees the new context."""
+    """Mikolov et al. (2014): the hidden layer sees the new context."""
     s = 0.05 * (x @ p["B"]) + 0.95 * carry.s
     h = sigma(s @ p["P"] + x @ p["A"] + carry.h @ p["R"])
     return SCRNCarry(h, s), np.concatenate([h, s], axis=-1)

@@ -21,15 +21,15 @@ def indrnn(
         h_t = relu(W x_t + u h_{t-1} + b),    |u| <= growth^(1/T_max)        u [H], elementwise
 
     Li et al. (2018, arXiv:1803.04831), Independently recurrent neural network. Over T_max steps neither a state nor a
-    gradient grows by more than `growth`. The authors' code cuts u off at the bound after each update. Here a u beyond
-    it is folded back, u -> 2 bound - u, so that the gradient is the true one of what is computed, and beyond the bound
-    points back: u stays near it, as there. u starts as U(0, bound), W as Glorot's. Without the batch norm that the
-    paper puts around it.
+    gradient grows by more than `growth`. The authors' code cuts u off at the bound between updates, where asked to.
+    Here a u beyond it is folded back, u -> 2 bound - u, so that the gradient is the true one of what is computed, and
+    beyond the bound points back: u stays near it, as there. u starts as U(0, bound), W as Glorot's. Without the batch
+    norm that the authors put around it.
 
     Args:
       hidden_size: H.
       t_max: T_max, usually the length of the sequence; None, that of endless ones: a bound of 1.
-      growth: by how much a state may grow over T_max steps; 2 in the paper's text, 5 in its later code.
+      growth: by how much a state may grow over T_max steps; 5 in the authors' code, 2 in a port of it.
       long_memory: u starts in [growth^(-1/T_max), growth^(1/T_max)] instead, so that every unit remembers over T_max
         steps, as in the last layer of the authors' stacks; without t_max it starts as 1.
 
