@@ -30,7 +30,7 @@ def goru(hidden_size: int, *, capacity: int = 2) -> Cell:
 
     Args:
       hidden_size: H.
-      capacity: L, the number of layers of rotations, an even one; with H of them Q can be any rotation.
+      capacity: L, the number of layers of rotations, an even one; more of them reach more rotations Q.
 
     Raises ValueError for a `capacity` that is not 2, 4, ...
     """

@@ -157,7 +157,7 @@ def nnrnn(hidden_size: int) -> Cell:
 
     gamma starts as 1, theta as U(0, 2 pi), T as 0: an orthogonal W. A starts as the angles U(-pi, pi) of pairs of
     units, W_x as Glorot's normal, b as U(-0.01, 0.01). The authors' code asks for this A, but passes it as an argument
-    that is not read, and its T also fills half of each block. The paper holds gamma near 1 by a penalty,
+    that is not read, and its T also reaches into the blocks. The paper holds gamma near 1 by a penalty,
     1e-4 (gamma - 1)^2, and gives T a weight decay and A a learning rate of their own; training here has neither.
 
     Args:
