@@ -54,7 +54,7 @@ def test_noise_is_found_by_whether_the_key_is_read():
         draws_noise(rnn(4)._replace(project=lambda w, x, key=None: {"h": x @ w["W_x"] + key}), 3)
 
 
-@pytest.mark.parametrize("method", ["auto", "scan"])
+@pytest.mark.parametrize("method", [pytest.param("auto", marks=pytest.mark.slow), "scan"])
 def test_a_layer_draws_in_training_alone(method):
     x = jnp.ones((2, 3, 3))
     layer, plain = RNN(noisy(4), 3, method=method, rngs=nnx.Rngs(1)), RNN(rnn(4), 3, rngs=nnx.Rngs(1))
@@ -103,7 +103,7 @@ def test_a_run_of_a_noisy_cell_is_trained_with_noise_and_scored_without(monkeypa
     monkeypatch.setitem(CELLS, "noisy", noisy)
     ends = {}
     for name in ("noisy", "rnn"):
-        config = Config(cell=name, num_layers=2, **SMALL)
+        config = Config(cell=name, gradient_flow=False, **SMALL)
         train, values = make_train(config), hyperparameters(config)
         run = jax.jit(train.run)
         first, again, other = (run(jax.random.key(seed), values) for seed in (0, 0, 1))
