@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from oracles import check_equation, jit, normal, relu, sigma
 
+from rnnjax.cells.check import draws_noise
 from rnnjax.cells.neuroscience import dend_plrnn, esn, leaky_rnn, low_rank, plrnn
 from rnnjax.engine.unroll import unroll
 from rnnjax.initializers import orthogonal, spectral_radius
@@ -193,6 +194,9 @@ def test_the_share_of_excitatory_units(share, excited):
 
 
 def test_noise_is_drawn_with_a_key_and_has_the_size_that_is_asked():
+    drawn = [draws_noise(make(H, noise=noise), D) for make in (leaky_rnn, low_rank) for noise in (0.0, 0.1)]
+    assert drawn == [False, True, False, True]  # without noise any gradient will do
+
     @jit
     def run(alpha, noise):
         found = []

@@ -1,5 +1,6 @@
 """Rate networks of neuroscience, piecewise linear ones that are fitted to recordings, and untrained reservoirs."""
 
+import numbers
 from typing import Literal
 
 import jax
@@ -42,7 +43,7 @@ def leaky_rnn(
       alpha: a step's length by the time constant, dt / tau.
       activation: phi.
       excitatory: the share of units that are excitatory, the first ones, rounded; 0.8 in the paper.
-      noise: sigma of the currents' noise. It is drawn where `unroll` is given a key, and only there.
+      noise: sigma of the currents' noise. It is drawn in training, and where `unroll` is given a key.
       spectral_radius: that of W_h at the start; by default 1.1, or 1.5 with Dale's law, as in the authors' code.
 
     Raises ValueError for an unknown `activation`, an `alpha` of 0 or less, and a share outside [0, 1].
@@ -89,7 +90,7 @@ def low_rank(hidden_size: int, *, rank: int = 1, alpha: float | Array = 0.2, noi
       hidden_size: H.
       rank: R.
       alpha: a step's length by the time constant, dt / tau.
-      noise: sigma of the noise. It is drawn where `unroll` is given a key, and only there.
+      noise: sigma of the noise. It is drawn in training, and where `unroll` is given a key.
 
     Raises ValueError for a rank outside 1, ..., H and for an `alpha` of 0 or less.
     """
@@ -135,6 +136,8 @@ def _rate_network(
             s = s + scale * jax.random.normal(key, s.shape, s.dtype)
         return {"s": s}
 
+    silent = isinstance(noise, numbers.Real) and noise == 0  # a cell that never draws can be trained in more ways
+    project = cell.project if silent else project
     shown = cell._replace(project=project, output=lambda weights, x, z: phi(x), weights=weights or cell.weights)
     return with_constants(shown, alpha=alpha, noise=noise)
 
