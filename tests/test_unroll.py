@@ -221,7 +221,21 @@ def oscillate(weights, carry, *, a):
     return Oscillation(carry.y + 0.3 * z, z)
 
 
+class Counted(NamedTuple):
+    """A state and a clock."""
+
+    h: jax.Array
+    t: jax.Array
+
+
+def counted(weights, carry, *, n):
+    return Counted(jnp.where(carry.t % 2 == 0, n, carry.h), carry.t + 1)
+
+
 OTHER_GATES = {
+    "a clock": gated(H, {"n": jnp.tanh}, counted, carry=Counted)._replace(
+        initial_carry=lambda w, batch: Counted(jnp.zeros((*batch, H)), jnp.zeros((*batch, 1), jnp.int32))
+    ),
     "a state of two parts": gated(
         H,
         {"a": jnp.tanh},

@@ -38,8 +38,9 @@ def deferred(
     xs `[T, ..., D]`; mask `[T, ...]` or None; taps and probe as in `unroll`.
     """
     args = weights, carry, xs, mask, taps, probe
-    if _closes_over_tracers(cell, weights, carry, xs):
-        return scan(cell, *args)  # JAX cannot differentiate by them through a backward pass of one's own
+    integers = not all(jnp.issubdtype(h.dtype, jnp.inexact) for h in jax.tree.leaves(carry))
+    if integers or _closes_over_tracers(cell, weights, carry, xs):
+        return scan(cell, *args)  # JAX itself knows what has no gradient, and differentiates by what a cell closes over
     projected, widened = (functools.partial(_run, cell, hoisted) for hoisted in (True, False))
     if not _widening_pays(cell, weights, carry, xs):
         return projected(*args)
