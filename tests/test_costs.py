@@ -2,6 +2,7 @@
 
 import json
 import math
+import pathlib
 import re
 
 import jax
@@ -126,11 +127,19 @@ def test_the_source_is_the_first_that_a_docstring_names(docstring, source):
 
 
 def test_every_cell_has_a_line_and_a_source_in_the_catalogue():
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in catalogue().splitlines()[2:]]
-    assert [line[0] for line in lines] == [f"`{name}`" for name in CELLS]
-    assert all(re.fullmatch(r".+ \((19|20)\d\d\)", line[2]) and line[1] for line in lines)
-    forms = {line[0]: line[3] for line in lines}
+    rows = [line.split("|")[1:-1] for line in catalogue().splitlines() if line.startswith("| `")]
+    rows = [[part.strip() for part in row] for row in rows]
+    assert [row[0] for row in rows] == [f"`{name}`" for name in CELLS]
+    assert all(re.fullmatch(r".+ \((19|20)\d\d\)", row[2]) and row[1] for row in rows)
+    forms = {row[0]: row[3] for row in rows}
     assert [forms[f"`{name}`"] for name in ("lstm", "lru", "gru_cho")] == ["gates", "linear", "free"]
+
+
+def test_the_page_of_cells_has_the_catalogue():
+    page = (pathlib.Path(__file__).parents[1] / "docs/cells.md").read_text("utf-8")
+    assert catalogue() in page, "put in what python experiments/cells.py --list prints"
+    in_tables = re.findall(r"^\| ([a-z]\w+) \|", page[page.index("## What they reach") :], re.M)
+    assert set(in_tables) >= set(CELLS)
 
 
 def test_the_page_has_every_cell_at_every_size(tmp_path):

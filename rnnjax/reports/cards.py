@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.cells import CELLS
+from rnnjax.cells import FAMILIES
 from rnnjax.diagnostics.gradient_flow import gradient_flow, gradient_reach, rms_over_batch, total_norm
 from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
 from rnnjax.engine.runners import RUNNERS
@@ -129,15 +129,18 @@ def starts_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def catalogue(names: Sequence[str] = tuple(CELLS)) -> str:
-    """Markdown: a line a cell of the table, what it is, who published it, its form and its options."""
-    lines = ["| name | what it is | source | form | options |", "|---|---|---|---|---|"]
-    for name in names:
-        factory = CELLS[name]
-        first = (inspect.getdoc(factory) or "").split("\n", 1)[0].rstrip(".")
-        options = ", ".join(f"`{option}`" for option in options_of(factory))
-        lines.append(f"| `{name}` | {first} | {source_of(factory)} | {form_of(factory(8))} | {options} |")
-    return "\n".join(lines) + "\n"
+def catalogue() -> str:
+    """Markdown: a table for each family, with a line a cell: what it is, its paper, its form and its options."""
+    lines = []
+    for family, factories in FAMILIES.items():
+        lines += [f"### {family}", "", "| name | what it is | source | form | options |", "|---|---|---|---|---|"]
+        for factory in factories:
+            first = (inspect.getdoc(factory) or "").split("\n", 1)[0].rstrip(".")
+            options = ", ".join(f"`{option}`" for option in options_of(factory))
+            name, form = factory.__name__, form_of(factory(8))
+            lines.append(f"| `{name}` | {first} | {source_of(factory)} | {form} | {options} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def source_of(factory: object) -> str:
