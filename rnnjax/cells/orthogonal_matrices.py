@@ -25,8 +25,7 @@ def exp_of_skew(S: Array) -> Array:
 
     It is the quotient p(S) / p(-S) of Padé's polynomials of degree 13 (Higham 2005) at S / 4, squared twice. Such a
     quotient of a skew-symmetric matrix is orthogonal whatever its angles: W is so to the last digits of float32 up to
-    angles of 100, long after it ceases to be the exponential. One program without branches, as that of
-    `jax.scipy.linalg.expm` is not, compiles and differentiates quickly.
+    angles of 100, long after it ceases to be the exponential. It is one program without branches.
     """
     c = [1.0]
     for k in range(13):
