@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import check_hidden_size, check_positive, gated, memoized, split, with_constants
+from rnnjax.cells.gated import check_hidden_size, check_positive, gated, memoized, split, unsquashed, with_constants
 from rnnjax.initializers import normal, uniform_sqrt
 from rnnjax.types import Activation, Array, Cell, Params, Weights
 
@@ -194,7 +194,7 @@ def lipschitz(
     def update(weights, h, *, a, w):
         return h + weights["epsilon"] * (a + w)
 
-    cell = gated(hidden_size, {"a": lambda s: s, "w": jnp.tanh}, update, of_input=("w",))
+    cell = gated(hidden_size, {"a": unsquashed, "w": jnp.tanh}, update, of_input=("w",))
     H = hidden_size
 
     def init(key: Array, input_size: int) -> Params:

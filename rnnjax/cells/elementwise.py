@@ -5,16 +5,12 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import check_hidden_size, gated, memoized, split
+from rnnjax.cells.gated import check_hidden_size, gated, memoized, split, unsquashed
 from rnnjax.cells.linear import linear
 from rnnjax.initializers import constant, glorot, per_gate, zeros
 from rnnjax.types import Array, Cell, Params, Weights
 
 sigmoid = jax.nn.sigmoid
-
-
-def _linear(s):
-    return s
 
 
 class SRUCarry(NamedTuple):
@@ -51,7 +47,7 @@ def sru(hidden_size: int, *, highway_bias: float | Array = 0.0, rescale: bool = 
 
     cell = gated(
         hidden_size,
-        {"z": _linear, "f": sigmoid, "r": sigmoid, "x": _linear},
+        {"z": unsquashed, "f": sigmoid, "r": sigmoid, "x": unsquashed},
         update,
         of_state=("f", "r"),
         carry=SRUCarry,

@@ -130,6 +130,11 @@ def with_constants(cell: Cell, **constants: float | Array) -> Cell:
     return cell._replace(weights=weights)
 
 
+def unsquashed(s: Array) -> Array:
+    """s itself: the activation of a gate that has none."""
+    return s
+
+
 def check_hidden_size(hidden_size: int) -> None:
     """Raises ValueError unless it is 1, 2, ..."""
     if not isinstance(hidden_size, numbers.Integral) or hidden_size < 1:

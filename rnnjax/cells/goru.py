@@ -5,9 +5,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import check_hidden_size, gated, memoized
-from rnnjax.cells.orthogonal import linear, modrelu, uniform
+from rnnjax.cells.gated import check_hidden_size, gated, memoized, unsquashed
+from rnnjax.cells.orthogonal import modrelu
 from rnnjax.cells.orthogonal_matrices import check_capacity, in_full, rotations
+from rnnjax.initializers import uniform
 from rnnjax.types import Array, Cell, Params, Weights
 
 
@@ -43,7 +44,7 @@ def goru(hidden_size: int, *, capacity: int = 2) -> Cell:
 
     cell = gated(
         H,
-        {"r": jax.nn.sigmoid, "z": jax.nn.sigmoid, "n_x": linear, "n_h": linear},
+        {"r": jax.nn.sigmoid, "z": jax.nn.sigmoid, "n_x": unsquashed, "n_h": unsquashed},
         update,
         of_input=("r", "z", "n_x"),
         of_state=("r", "z", "n_h"),

@@ -3,15 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import check_hidden_size, gated, memoized, split
+from rnnjax.cells.gated import check_hidden_size, gated, memoized, split, unsquashed
 from rnnjax.initializers import Initializer, constant, glorot, orthogonal, per_gate, zeros
 from rnnjax.types import Array, Cell, Params
 
 sigmoid = jax.nn.sigmoid
-
-
-def _linear(s):
-    return s
 
 
 @memoized
@@ -38,7 +34,7 @@ def gru(
 
     return gated(
         hidden_size,
-        {"r": sigmoid, "z": sigmoid, "n_x": _linear, "n_h": _linear},
+        {"r": sigmoid, "z": sigmoid, "n_x": unsquashed, "n_h": unsquashed},
         update,
         of_input=("r", "z", "n_x"),
         of_state=("r", "z", "n_h"),
@@ -123,7 +119,7 @@ def mgu(
 
     return gated(
         hidden_size,
-        {"f": sigmoid, "n_x": _linear, "n_h": _linear},
+        {"f": sigmoid, "n_x": unsquashed, "n_h": unsquashed},
         update,
         of_input=("f", "n_x"),
         of_state=("f", "n_h"),

@@ -5,7 +5,7 @@ import numbers
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import gated, memoized
+from rnnjax.cells.gated import gated, memoized, unsquashed
 from rnnjax.initializers import chrono, constant, normal, orthogonal
 from rnnjax.types import Array, Cell, Params
 
@@ -119,7 +119,7 @@ def fastgrnn(
 
     small = normal(0.1)
     ones = {"b_z": constant(1.0), "b_n": constant(1.0)}
-    cell = gated(hidden_size, {"p": _linear}, update, w_x=small, w_h=small, vectors=ones)
+    cell = gated(hidden_size, {"p": unsquashed}, update, w_x=small, w_h=small, vectors=ones)
     cell = without_bias(_with_numbers(cell, zeta=zeta, nu=nu), b=hidden_size)
 
     def init(key: Array, input_size: int) -> Params:
@@ -216,10 +216,6 @@ def star(hidden_size: int, *, chrono_t_max: float | Array | None = None, gain: f
 
     gates, bias = {"z": jnp.tanh, "k": sigmoid}, {} if chrono_t_max is None else {"k": slow}
     return gated(hidden_size, gates, update, of_state=("k",), w_h=orthogonal(gain), bias=bias)
-
-
-def _linear(s):
-    return s
 
 
 def _with_numbers(cell: Cell, **values: float | Array) -> Cell:

@@ -5,15 +5,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import check_hidden_size, check_positive, gated, memoized, split, with_constants
+from rnnjax.cells.gated import check_hidden_size, check_positive, gated, memoized, split, unsquashed, with_constants
 from rnnjax.initializers import glorot, per_gate, uniform_sqrt
 from rnnjax.types import Activation, Array, Cell, Params, Weights
 
 sigmoid = jax.nn.sigmoid
-
-
-def _linear(s):
-    return s
 
 
 def _lecun_tanh(s):
@@ -73,8 +69,8 @@ def cfc(
     check_hidden_size(hidden_size)
     _check_cfc(mode, activation, backbone_layers, backbone_units, dt)
     pure, phi, H = mode == "pure", ACTIVATIONS[activation], hidden_size
-    heads: dict[str, Activation] = {"f": _linear if pure else jnp.tanh}
-    heads |= {} if pure else {"g": jnp.tanh, "a": _linear, "b": _linear}
+    heads: dict[str, Activation] = {"f": unsquashed if pure else jnp.tanh}
+    heads |= {} if pure else {"g": jnp.tanh, "a": unsquashed, "b": unsquashed}
     widths = [*[backbone_units] * backbone_layers, len(heads) * H]
 
     def init(key: Array, input_size: int) -> Params:

@@ -5,16 +5,12 @@ import numbers
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import gated, memoized, split, with_constants
+from rnnjax.cells.gated import gated, memoized, split, unsquashed, with_constants
 from rnnjax.cells.lstm import LSTMCarry
 from rnnjax.initializers import Initializer, chrono, constant, orthogonal
 from rnnjax.types import Array, Cell, Params, Weights
 
 sigmoid = jax.nn.sigmoid
-
-
-def _linear(s):
-    return s
 
 
 @memoized
@@ -49,7 +45,7 @@ def janet(
         return sigmoid(s) * h + (1 - sigmoid(s - weights["beta"])) * g
 
     bias = {"s": _forget(forget_bias, chrono_t_max)}
-    cell = gated(hidden_size, {"s": _linear, "g": jnp.tanh}, update, w_h=orthogonal(gain), bias=bias)
+    cell = gated(hidden_size, {"s": unsquashed, "g": jnp.tanh}, update, w_h=orthogonal(gain), bias=bias)
     return with_constants(cell, beta=beta)
 
 
@@ -210,7 +206,7 @@ def mi_lstm(
 
     cell = gated(
         hidden_size,
-        {f"{k}_{of}": _linear for of in "xh" for k in gates},
+        {f"{k}_{of}": unsquashed for of in "xh" for k in gates},
         update,
         of_input=tuple(f"{k}_x" for k in gates),
         of_state=tuple(f"{k}_h" for k in gates),

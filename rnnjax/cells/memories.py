@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rnnjax.cells.gated import check_hidden_size, gated, memoized
+from rnnjax.cells.gated import check_hidden_size, gated, memoized, unsquashed
 from rnnjax.initializers import glorot, zeros
 from rnnjax.types import Array, Cell, Params, Weights
 
@@ -84,7 +84,7 @@ def lmu(hidden_size: int, *, order: int | None = None, theta: float = 100.0) -> 
 
     cell = gated(
         H + N,
-        {"s": lambda s: s},
+        {"s": unsquashed},
         update,
         carry=LMUCarry,
         state=lambda c: jnp.concatenate([c.h, c.m], axis=-1),

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import check_hidden_size, gated, memoized, split
+from rnnjax.cells.gated import check_hidden_size, gated, memoized, split, unsquashed
 from rnnjax.initializers import constant, glorot, orthogonal, per_gate
 from rnnjax.types import Array, Cell, Params
 
@@ -39,7 +39,7 @@ def mi_rnn(
     vectors = {"alpha": constant(alpha), "beta_1": constant(beta_1), "beta_2": constant(beta_2)}
     cell = gated(
         hidden_size,
-        {"x": lambda s: s, "h": lambda s: s},
+        {"x": unsquashed, "h": unsquashed},
         update,
         of_input=("x",),
         of_state=("h",),

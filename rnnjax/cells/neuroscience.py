@@ -6,15 +6,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import check_hidden_size, check_positive, gated, memoized, with_constants
+from rnnjax.cells.gated import check_hidden_size, check_positive, gated, memoized, unsquashed, with_constants
 from rnnjax.initializers import Initializer, normal, spectral, uniform, uniform_sqrt, zeros
 from rnnjax.types import Array, Carry, Cell, Params, Weights
 
 RATES = {"relu": jax.nn.relu, "tanh": jnp.tanh, "softplus": jax.nn.softplus, "sigmoid": jax.nn.sigmoid}
-
-
-def _linear(s):
-    return s
 
 
 @memoized
@@ -127,7 +123,7 @@ def _rate_network(
     def update(weights: Weights, x: Carry, *, s: Array) -> Carry:
         return (1 - weights["alpha"]) * x + weights["alpha"] * s
 
-    cell = gated(hidden_size, {"s": _linear}, update, state=phi, w_h=w_h)
+    cell = gated(hidden_size, {"s": unsquashed}, update, state=phi, w_h=w_h)
 
     def project(weights: Weights, x: Array, key: Array | None = None) -> dict[str, Array]:
         s = cell.project(weights, x)["s"]
@@ -164,7 +160,7 @@ def plrnn(hidden_size: int) -> Cell:
         return weights["A"] * z + s
 
     bias = {"s": uniform_sqrt(hidden_size)}
-    cell = gated(hidden_size, {"s": _linear}, update, state=jax.nn.relu, bias=bias, vectors={"A": zeros})
+    cell = gated(hidden_size, {"s": unsquashed}, update, state=jax.nn.relu, bias=bias, vectors={"A": zeros})
 
     def positive(key, shape, dtype):
         R = jax.random.normal(key, shape, dtype)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax.cells.gated import check_hidden_size, gated, memoized
+from rnnjax.cells.gated import check_hidden_size, gated, memoized, unsquashed
 from rnnjax.cells.orthogonal_matrices import (
     ANGLES,
     blocks,
@@ -19,7 +19,7 @@ from rnnjax.cells.orthogonal_matrices import (
     place,
     skew,
 )
-from rnnjax.initializers import Initializer, glorot, normal, zeros
+from rnnjax.initializers import Initializer, glorot, normal, uniform, zeros
 from rnnjax.types import Activation, Array, Cell, Params, Weights
 
 
@@ -208,7 +208,7 @@ def _elman(
     if activation:
         cell = gated(hidden_size, {"h": activation}, lambda weights, carry, *, h: h)
     else:
-        cell = gated(hidden_size, {"s": linear}, lambda weights, carry, *, s: modrelu(s, weights["threshold"]))
+        cell = gated(hidden_size, {"s": unsquashed}, lambda weights, carry, *, s: modrelu(s, weights["threshold"]))
 
     def init(key: Array, input_size: int) -> Params:
         key_x, key_b, key_h = jax.random.split(key, 3)
@@ -229,16 +229,6 @@ def modrelu(s: Array, b: Array) -> Array:
     Its slope is 1 or 0 everywhere, in s = 0 too: 1 where b >= 0. So a state of zeros passes the gradient on.
     """
     return jnp.where(jnp.abs(s) + b >= 0, s + b * jnp.sign(s), 0)
-
-
-def linear(s: Array) -> Array:
-    """The identity, a gate's nonlinearity where it has none."""
-    return s
-
-
-def uniform(bound: float) -> Initializer:
-    """U(-bound, bound)."""
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def _kaiming(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:

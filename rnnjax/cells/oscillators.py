@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cells.gated import check_hidden_size, check_positive, gated, memoized, with_constants
-from rnnjax.initializers import uniform_sqrt
+from rnnjax.initializers import uniform, uniform_sqrt
 from rnnjax.types import Array, Cell, Params, Weights
 
 
@@ -98,9 +98,9 @@ def unicornn(hidden_size: int, *, dt: float | Array = 0.19, alpha: float | Array
         carry=OscillatorCarry,
         state=lambda c: c.y,
         diagonal=True,
-        w_x=lambda key, shape, dtype=jnp.float32: _uniform(math.sqrt(6 / (65 * max(shape[0], 1))))(key, shape, dtype),
+        w_x=lambda key, shape, dtype=jnp.float32: uniform(math.sqrt(6 / (65 * max(shape[0], 1))))(key, shape, dtype),
         w_h=jax.random.uniform,
-        vectors={"c": _uniform(0.1)},
+        vectors={"c": uniform(0.1)},
     )
     return with_constants(cell._replace(output=_position), dt=dt, alpha=alpha)
 
@@ -152,7 +152,3 @@ def wrnn(hidden_size: int, *, channels: int = 1, kernel_size: int = 3, start: Li
         return {"W_x": params["W_x"], "W_h": ring.reshape(H, H), "b": params["b"]}
 
     return cell._replace(init=init, weights=weights)
-
-
-def _uniform(bound: float):
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import check_positive, gated, memoized, with_constants
+from rnnjax.cells.gated import check_positive, gated, memoized, unsquashed, with_constants
 from rnnjax.initializers import constant, orthogonal, uniform_sqrt
 from rnnjax.types import Array, Cell
 
@@ -70,7 +70,7 @@ def phased_lstm(
 
     cell = gated(
         hidden_size,
-        {"i": _linear, "f": _linear, "g": jnp.tanh, "o": _linear},
+        {"i": unsquashed, "f": unsquashed, "g": jnp.tanh, "o": unsquashed},
         update,
         carry=PhasedCarry,
         w_h=orthogonal(gain),
@@ -94,10 +94,6 @@ def openness(t: Array, tau: Array, s: Array, r: float | Array, leak: float | Arr
     """k_t of `phased_lstm`: up to 1 and down again in the first part r of a period, then next to nothing."""
     phi = jnp.mod(t - s, tau) / tau
     return jnp.where(phi < r / 2, 2 * phi / r, jnp.where(phi < r, 2 - 2 * phi / r, leak * phi))
-
-
-def _linear(s):
-    return s
 
 
 def _uniform(key, shape, dtype):

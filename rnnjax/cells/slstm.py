@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import check_hidden_size, gated, memoized
+from rnnjax.cells.gated import check_hidden_size, gated, memoized, unsquashed
 from rnnjax.initializers import normal, zeros
 from rnnjax.types import Array, Cell, Params, Weights
 
@@ -76,7 +76,7 @@ def slstm(
 
     cell = gated(
         hidden_size,
-        {"i": _linear, "f": _linear, "z": jnp.tanh, "o": jax.nn.sigmoid},
+        {"i": unsquashed, "f": unsquashed, "z": jnp.tanh, "o": jax.nn.sigmoid},
         update,
         carry=SLSTMCarry,
         w_x=_small,
@@ -92,10 +92,6 @@ def slstm(
         return params | {"W_h": blocks.reshape(hidden_size, GATES * hidden_size)}
 
     return cell._replace(init=init, weights=weights)
-
-
-def _linear(s):
-    return s
 
 
 def _small(key, shape, dtype=jnp.float32):

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import gated, memoized
+from rnnjax.cells.gated import gated, memoized, unsquashed
 from rnnjax.cells.light_gates import without_bias
 from rnnjax.initializers import constant, orthogonal
 from rnnjax.types import Array, Cell
@@ -41,13 +41,13 @@ def ran(hidden_size: int, *, activation: Literal["tanh", "identity"] = "tanh", g
     """
     if activation not in ("tanh", "identity"):
         raise ValueError(f"unknown activation {activation!r}; allowed: tanh, identity")
-    shown = jnp.tanh if activation == "tanh" else _linear
+    shown = jnp.tanh if activation == "tanh" else unsquashed
 
     def update(weights, carry, *, i, f, n):
         c = i * n + f * carry.c
         return RANCarry(c, shown(c))
 
-    gates = {"i": sigmoid, "f": sigmoid, "n": _linear}
+    gates = {"i": sigmoid, "f": sigmoid, "n": unsquashed}
     cell = gated(hidden_size, gates, update, of_state=("i", "f"), carry=RANCarry, w_h=orthogonal(gain))
     return without_bias(cell, b=hidden_size)
 
@@ -105,7 +105,7 @@ def atr(hidden_size: int, *, gain: float | Array = 1.0) -> Cell:
     def update(weights, h, *, p, q):
         return sigmoid(p + q) * p + sigmoid(p - q) * h
 
-    gates = {"p": _linear, "q": _linear}
+    gates = {"p": unsquashed, "q": unsquashed}
     cell = gated(hidden_size, gates, update, of_input=("p",), of_state=("q",), w_h=orthogonal(gain))
     return without_bias(cell, b_h=hidden_size)
 
@@ -151,9 +151,5 @@ def _bistable(hidden_size: int, **options) -> Cell:
     def update(weights, h, *, a, c, n):
         return c * h + (1 - c) * jnp.tanh(n + (1 + a) * h)
 
-    gates = {"a": jnp.tanh, "c": sigmoid, "n": _linear}
+    gates = {"a": jnp.tanh, "c": sigmoid, "n": unsquashed}
     return without_bias(gated(hidden_size, gates, update, of_state=("a", "c"), **options), b=hidden_size)
-
-
-def _linear(s):
-    return s

@@ -7,10 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import check_hidden_size, gated, memoized
-from rnnjax.cells.orthogonal import linear, uniform
+from rnnjax.cells.gated import check_hidden_size, gated, memoized, unsquashed
 from rnnjax.cells.orthogonal_matrices import check_capacity, in_full, rotations
-from rnnjax.initializers import Initializer, glorot, zeros
+from rnnjax.initializers import Initializer, glorot, uniform, zeros
 from rnnjax.types import Array, Carry, Cell, Params, Weights
 
 EPSILON = 1e-5  # of the paper's code: |s| is the root of |s|^2 + EPSILON^2, which has a slope at 0
@@ -128,7 +127,7 @@ def _elman(
         scale = jax.nn.relu(modulus + weights["threshold"]) / modulus
         return ComplexState(scale * re, scale * im)
 
-    cell = gated(hidden_size, {"re": linear, "im": linear}, update, carry=ComplexState, state=_row)
+    cell = gated(hidden_size, {"re": unsquashed, "im": unsquashed}, update, carry=ComplexState, state=_row)
 
     def init(key: Array, input_size: int) -> Params:
         key_x, key_b, key_h = jax.random.split(key, 3)
