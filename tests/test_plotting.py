@@ -63,6 +63,16 @@ def test_learning_curve_shows_median_and_quartiles_over_seeds(tmp_path):
     assert_drawn(tmp_path / "out.png")
 
 
+def test_of_many_settings_the_best_are_named_in_colours_of_their_own(tmp_path):
+    cells = [f"cell{i:02}" for i in range(14)]
+    paths = [write_run(tmp_path / c, [0.2, 0.2, 0.1 - 0.005 * i], cell=c) for i, c in enumerate(cells)]
+    (axes,) = plotting.learning_curve(paths).axes
+    lines = lines_of(axes)
+    assert set(lines) == {*cells[4:], "4 others"}
+    assert len({line.get_color() for line in lines.values()}) == 11
+    assert plot_style.distinct_colors(["lstm", "gru"]) == {c: plot_style.cell_color(c) for c in ("lstm", "gru")}
+
+
 def test_no_label_is_cut_off_and_every_axis_has_numbers_to_read(tmp_path):
     path = write_run(tmp_path / "run", [0.2, 0.1, 0.05])
     for name in ("metrics.jsonl", "result.json"):

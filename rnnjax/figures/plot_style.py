@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,18 @@ Out = str | os.PathLike | None  # where a figure is written, if anywhere
 
 
 def cell_color(cell: str) -> str:
-    """The colour of a cell in every figure; for a user's cell always the same one of `OTHER_COLORS`."""
+    """The colour of a cell, the same in every figure; beyond those of `CELL_COLORS` two may share one."""
     return CELL_COLORS.get(cell) or OTHER_COLORS[zlib.crc32(cell.encode()) % len(OTHER_COLORS)]
+
+
+def distinct_colors(cells: Iterable[str]) -> dict[str, str]:
+    """`cell_color` of each, but where another cell has it already the next free one, as long as there is one."""
+    found: dict[str, str] = {}
+    names = list(dict.fromkeys(cells))
+    for cell in sorted(names, key=lambda cell: cell not in CELL_COLORS):
+        free = [c for c in (cell_color(cell), *OTHER_COLORS, *CELL_COLORS.values()) if c not in found.values()]
+        found[cell] = free[0] if free else cell_color(cell)
+    return found
 
 
 def new_figure(

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from rnnjax.figures.curves import draw_curves
 from rnnjax.figures.plot_style import (
     DECADES,
     Out,
@@ -48,8 +49,9 @@ def learning_curve(runs: Sequence[RunLike], out: Out = None, *, dark: bool = Fal
     seed alone.
 
     Several seeds give their median and a band between their quartiles; a run that ended early keeps its last score, and
-    one that is not finite counts as the worst. A score that says "lower is better" and spans more than a decade has a
-    log axis, and so has one whose references lie far away.
+    one that is not finite counts as the worst. Of more than a dozen settings the ten best at the end are named, and the
+    others grey. A score that says "lower is better" and spans more than a decade has a log axis, and so has one whose
+    references lie far away.
 
     Raises ValueError for no runs, runs of several tasks, or without evaluations.
     """
@@ -60,22 +62,8 @@ def learning_curve(runs: Sequence[RunLike], out: Out = None, *, dark: bool = Fal
     groups = group_by_setting(runs)
     labels = setting_labels([group[0].config for group in groups])
     figure, (axes,) = new_figure(dark)
-    styles: dict[str, int] = {}
-    for group, label in zip(groups, labels, strict=True):
-        cell = str(group[0].config.get("cell"))
-        style = ("-", "--", "-.", ":")[styles.setdefault(cell, 0) % 4]
-        styles[cell] += 1
-        steps, scores = score_over_time(group, name, worst=np.inf if lower else -np.inf)
-        low, middle, high = quartiles(scores)
-        marker = "o" if len(steps) == 1 else None
-        axes.plot(steps, middle, style, color=cell_color(cell), marker=marker, linewidth=1.8, label=plain(label))
-        if len(group) > 1:
-            axes.fill_between(
-                steps, low, high, color=cell_color(cell), alpha=0.22 if len(groups) < 5 else 0.1, linewidth=0
-            )
-        for run in group:
-            if (stop := diverged_at(run)) is not None:
-                axes.plot(stop, np.interp(stop, steps, middle), "x", color=cell_color(cell), markersize=8, mew=2)
+    curves = [score_over_time(group, name, worst=np.inf if lower else -np.inf) for group in groups]
+    draw_curves(axes, groups, labels, curves, lower)
     drawn = np.concatenate([line.get_ydata() for line in axes.lines])
     drawn = drawn[np.isfinite(drawn)]
     lines = _reference_lines(runs[0])

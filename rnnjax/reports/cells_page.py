@@ -7,7 +7,7 @@ from typing import Any
 from rnnjax import runs
 from rnnjax.cells import CELLS
 from rnnjax.figures import compare_plots
-from rnnjax.figures.plot_style import cell_color
+from rnnjax.figures.plot_style import distinct_colors
 from rnnjax.reports.costs import layer_costs, time_writing, with_size
 from rnnjax.reports.settings import csv_text
 from rnnjax.training.config import OWNERS, Config
@@ -123,8 +123,8 @@ def _short(count: int) -> str:
 
 def _lines(rows, x, y):
     """cell -> (x, y, colour) of its rows."""
-    found = {}
+    found, colors = {}, distinct_colors(row["cell"] for row in rows)
     for cell in dict.fromkeys(row["cell"] for row in rows):
         of_cell = [row for row in rows if row["cell"] == cell]
-        found[cell] = [row[x] for row in of_cell], [y(row) for row in of_cell], cell_color(cell)
+        found[cell] = [row[x] for row in of_cell], [y(row) for row in of_cell], colors[cell]
     return found
