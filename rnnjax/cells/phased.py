@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.gated import check_positive, gated, memoized, unsquashed, with_constants
+from rnnjax.cells.gated import check_hidden_size, check_positive, gated, memoized, unsquashed, with_constants
 from rnnjax.initializers import constant, orthogonal, uniform_sqrt
 from rnnjax.types import Array, Cell
 
@@ -55,6 +55,7 @@ def phased_lstm(
 
     Raises ValueError for a hidden size below 1 or not whole, and for a period or an open_ratio of 0 or less.
     """
+    check_hidden_size(hidden_size)
     check_positive(min_period=min_period, max_period=max_period, open_ratio=open_ratio)
 
     def tau(key, shape, dtype):
