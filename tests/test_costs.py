@@ -138,6 +138,8 @@ def test_every_cell_has_a_line_and_a_source_in_the_catalogue():
 def test_the_page_of_cells_has_the_catalogue():
     page = (pathlib.Path(__file__).parents[1] / "docs/cells.md").read_text("utf-8")
     assert catalogue() in page, "put in what python experiments/cells.py --list prints"
+    reached = page[page.index("## What they reach") : page.index("## Run one")]
+    assert set(re.findall(r"^\| (\w+) \|", reached, re.M)) >= set(CELLS)
 
 
 def test_the_page_has_every_cell_at_every_size(tmp_path):

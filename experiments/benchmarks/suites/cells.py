@@ -34,9 +34,10 @@ def cells() -> tuple[dict, list[str]]:
         "|-|-|-:|-:|-:|-:|",
     ]
     for row in sorted(rows, key=lambda row: row["ratio"]):
+        a_flop = "" if row["ratio_a_flop"] is None else f"{row['ratio_a_flop']:.2f}x"
         table.append(
             f"| {row['cell']} | {row['form']} | {1e3 * row['seconds']:.3g} | {row['ratio']:.2f}x "
-            f"| {row['flops'] / 1e6:.3g} | {row['ratio_a_flop']:.2f}x |"
+            f"| {row['flops'] / 1e6:.3g} | {a_flop} |"
         )
     return {"case": case._asdict(), "rows": rows}, table
 
@@ -63,7 +64,7 @@ def measure_cells(case, rounds: int, seconds: float, kind: str) -> None:
                 "seconds": statistics.median(a for a, _ in readings),
                 "ratio": ratio,
                 "flops": flops[name],
-                "ratio_a_flop": ratio * flops["lstm"] / max(flops[name], 1),
+                "ratio_a_flop": ratio * flops["lstm"] / flops[name] if flops[name] else None,
             }
         )
         print(f"{name}: {ratio:.2f}x the LSTM", file=sys.stderr, flush=True)
