@@ -85,7 +85,8 @@ def at_start(cell: Cell, seq_len: int, seeds: int = SEEDS) -> AtStart:
         spectrum = lyapunov_spectrum(cell, params, xs[:, 0], k=1, transient=seq_len // 4, batches=2)
         return gradient_reach(profile), spectrum.exponents[0]
 
-    found = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), seeds))
+    # One after the other: the QRs of orthogonal starts and of spectra, side by side, can lock up XLA on a CPU.
+    found = jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(jax.random.key(0), seeds))
     return AtStart(*map(np.asarray, found))
 
 
