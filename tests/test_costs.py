@@ -11,7 +11,7 @@ import pytest
 
 from rnnjax.cells import CELLS, linear
 from rnnjax.diagnostics.costs import product_flops
-from rnnjax.reports import cards, costs
+from rnnjax.reports import costs
 from rnnjax.reports.cards import at_start, card, catalogue, source_of, starts_table, ways
 from rnnjax.reports.cells_page import all_cells, count_costs, time_texts, write_cells
 from rnnjax.reports.costs import layer_costs, time_writing
@@ -162,7 +162,7 @@ def test_the_page_has_every_cell_at_every_size(tmp_path):
 
 
 def test_the_card_of_a_cell_has_its_equations_its_paper_its_costs_and_its_start(monkeypatch):
-    monkeypatch.setattr(cards, "LEAST_SECONDS", 0)
+    monkeypatch.setattr(costs, "LEAST_SECONDS", 0)
     text = card(Config(cell="lstm", hidden_size=4, batch_size=2), [8], past=4, seq_len=16)
     assert "c_t = f_t c_{t-1} + i_t g_t" in text and "Hochreiter & Schmidhuber (1997)" in text
     assert "forget_bias: b_f at the start" in text and "Raises" not in text and "| lstm | 544 / 16 / 1.02k |" in text

@@ -38,7 +38,7 @@ def gated(
       activations: gate name -> nonlinearity, in the order of the columns of the weights.
       update: `(weights, carry, *, <one argument a gate>) -> carry`, elementwise over the units: unit k of the result
         depends on unit k of the arguments alone. May use vector parameters `[H]`, and numbers that are among the
-        weights (see `with_constants`); one that it closes over must not be traced.
+        weights (see `with_constants`). Where it closes over a traced one, the cell leaves the fast path.
       of_input, of_state: the gates that see x_t, and those that see h_{t-1}; both default to all. W_x is
         `[D, len(of_input) H]`, W_h `[H, len(of_state) H]`.
       carry: makes the carry from its parts, a NamedTuple class; by default the carry is h itself.
@@ -119,8 +119,8 @@ def _by_themselves(weights: Weights, h: Array, of_state: tuple[str, ...]) -> dic
 def with_constants(cell: Cell, **constants: float | Array) -> Cell:
     """The cell with these numbers among its weights, where `update` reads them as `weights["dt"]`, in their dtype.
 
-    An `update` that closes over a number works only while that is no traced one: the engine differentiates it by
-    itself, and sees of traced values what it is given.
+    So the cell keeps the fast path where a number is traced: the engine differentiates `update` by itself, by what it
+    is given, and scans a cell that closes over a traced number.
     """
 
     def weights(params: Params) -> Weights:

@@ -13,6 +13,7 @@ from rnnjax.cells.orthogonal_matrices import (
     ANGLES,
     blocks,
     cayley_angles,
+    elman_init,
     exp_of_skew,
     henaff_angles,
     in_full,
@@ -210,16 +211,12 @@ def _elman(
     else:
         cell = gated(hidden_size, {"s": unsquashed}, lambda weights, carry, *, s: modrelu(s, weights["threshold"]))
 
-    def init(key: Array, input_size: int) -> Params:
-        key_x, key_b, key_h = jax.random.split(key, 3)
-        shared = {"W_x": w_x(key_x, (input_size, hidden_size)), "b": bias(key_b, (hidden_size,))}
-        return shared | draw(key_h)
-
     def weights(params: Params) -> Weights:
         W_h, b = in_full(matrix)(params).T, params["b"]  # the state is a row
         biases = {"b": b} if activation else {"b": jnp.zeros_like(b), "threshold": b}
         return {"W_x": params["W_x"], "W_h": W_h} | biases
 
+    init = elman_init(hidden_size, hidden_size, draw, w_x, bias)
     return cell._replace(init=init, weights=weights)
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnjax.initializers import Initializer
 from rnnjax.types import Array, Params
 
 
@@ -41,6 +42,18 @@ def exp_of_skew(S: Array) -> Array:
     W = W @ W
     W = W @ W
     return W @ (1.5 * eye - 0.5 * W.T @ W)  # a step of Newton's to the next orthogonal matrix: rounding errors leave
+
+
+def elman_init(
+    columns: int, units: int, draw: Callable[[Array], Params], w_x: Initializer, bias: Initializer
+) -> Callable[[Array, int], Params]:
+    """The `init` of a cell with W_x `[D, columns]`, b `[units]` and what `draw` makes of a key."""
+
+    def init(key: Array, input_size: int) -> Params:
+        key_x, key_b, key_h = jax.random.split(key, 3)
+        return {"W_x": w_x(key_x, (input_size, columns)), "b": bias(key_b, (units,))} | draw(key_h)
+
+    return init
 
 
 def skew(entries: Array, size: int) -> Array:

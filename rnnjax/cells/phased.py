@@ -87,7 +87,7 @@ def phased_lstm(
         c, h, _ = cell.initial_carry(weights, batch_shape)
         return PhasedCarry(c, h, jnp.zeros((*batch_shape, 1), jnp.int32))
 
-    # The engine's fast path is for carries of real numbers.
+    # Without a form, as the clock, an integer, keeps it off the fast path.
     return with_constants(cell._replace(init=init, initial_carry=initial_carry, form=None), r=open_ratio, leak=leak)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cells.gated import check_hidden_size, gated, memoized, unsquashed
-from rnnjax.cells.orthogonal_matrices import check_capacity, in_full, rotations
+from rnnjax.cells.orthogonal_matrices import check_capacity, elman_init, in_full, rotations
 from rnnjax.initializers import Initializer, glorot, uniform, zeros
 from rnnjax.types import Array, Carry, Cell, Params, Weights
 
@@ -129,11 +129,6 @@ def _elman(
 
     cell = gated(hidden_size, {"re": unsquashed, "im": unsquashed}, update, carry=ComplexState, state=_row)
 
-    def init(key: Array, input_size: int) -> Params:
-        key_x, key_b, key_h = jax.random.split(key, 3)
-        shared = {"W_x": w_x(key_x, (input_size, 2 * hidden_size)), "b": bias(key_b, (hidden_size,))}
-        return shared | draw(key_h)
-
     def weights(params: Params) -> Weights:
         W = in_full(matrix)(params)
         W_h = jnp.block([[W.real.T, W.imag.T], [-W.imag.T, W.real.T]])  # the state is a row
@@ -141,6 +136,7 @@ def _elman(
         first = {name: params[name] for name in ("h_0",) if name in params}
         return {"W_x": params["W_x"], "W_h": W_h, "b": jnp.zeros_like(b, shape=2 * b.size), "threshold": b} | first
 
+    init = elman_init(2 * hidden_size, hidden_size, draw, w_x, bias)
     return cell._replace(init=init, weights=weights, output=lambda weights, carry, z: _row(carry))
 
 

@@ -112,7 +112,7 @@ def _pull_maps(maps, weights, h, inputs, ds_state, ds_input):
 
 def projection(cell: Cell, weights: Weights, D: int) -> tuple[Any, Any] | None:
     """(the matrices of `project`, one a leaf of z, what it makes of 0), or None where it is not one product each."""
-    dtype = jnp.result_type(*jax.tree.leaves(weights), jnp.bfloat16)
+    dtype = _dtype(weights)
     found = matrix(lambda x: cell.project(weights, x), D, dtype, weights)
     if found is None or any(leaf is None for leaf in jax.tree.leaves(found, is_leaf=lambda a: a is None)):
         return None
@@ -140,14 +140,10 @@ def _joined(cell: Cell, weights: Weights, H: int, D: int):
     names = tuple(gates.activations)
     if gates.of_state != names:
         return None
-    dtype = jnp.result_type(*jax.tree.leaves(weights), jnp.bfloat16)
-    zero = jnp.zeros((D, H), dtype)
-    by_state = matrix(lambda h: gates.affine(weights, h, _zeros_of(cell, weights, H, D, dtype)), H, dtype, weights)
-    by_input = matrix(lambda x: gates.affine(weights, zero, cell.project(weights, x)), D, dtype, weights)
+    by_state, by_input, z = _matrices(cell, weights, H, D)
     if by_state is None or by_input is None or any(m[n] is None for m in (by_state, by_input) for n in names):
         return None
-    z = _offset(lambda x: cell.project(weights, x), D, dtype, weights)
-    b = _offset(lambda h: gates.affine(weights, h, z), H, dtype, weights)
+    b = _offset(lambda h: gates.affine(weights, h, z()), H, _dtype(weights), weights)
     return jnp.concatenate([jnp.concatenate([m[n] for n in names], axis=-1) for m in (by_state, by_input, b)])
 
 
@@ -156,22 +152,15 @@ def _maps(cell: Cell, weights: Weights, H: int, D: int):
 
     None where a gate is not of one matrix for h and at most one for x.
     """
-    gates = gates_of(cell)
-    dtype = jnp.result_type(*jax.tree.leaves(weights), jnp.bfloat16)
-    if projection(cell, weights, D) is None:
-        return None
-    z = projection(cell, weights, D)[1]
-    by_state = matrix(lambda h: gates.affine(weights, h, _zeros_of(cell, weights, H, D, dtype)), H, dtype, weights)
-    by_input = matrix(
-        lambda x: gates.affine(weights, jnp.zeros((D, H), dtype), cell.project(weights, x)), D, dtype, weights
-    )
+    gates, dtype = gates_of(cell), _dtype(weights)
     others = _input_alone(gates)
+    by_state, by_input, z = _matrices(cell, weights, H, D)
     if by_state is None or by_input is None or any(by_state[n] is None for n in gates.of_state):
         return None
-    if any(by_input[n] is None for n in others):
+    if any(by_input[n] is None for n in others) or projection(cell, weights, D) is None:
         return None
     W_x = [jnp.zeros((D, by_state[n].shape[1]), dtype) if by_input[n] is None else by_input[n] for n in gates.of_state]
-    b = _offset(lambda h: gates.affine(weights, h, z), H, dtype, weights)
+    b = _offset(lambda h: gates.affine(weights, h, z()), H, dtype, weights)
     c = _offset(lambda x: gates.affine(weights, jnp.zeros((1, H), dtype), cell.project(weights, x)), D, dtype, weights)
     return (
         jnp.concatenate([by_state[n] for n in gates.of_state], axis=-1),
@@ -181,9 +170,19 @@ def _maps(cell: Cell, weights: Weights, H: int, D: int):
     )
 
 
-def _zeros_of(cell, weights, rows, D, dtype):
-    """z of some zero inputs, without its value."""
-    return _like(lambda: cell.project(weights, jnp.zeros((rows, D), dtype)))
+def _matrices(cell: Cell, weights: Weights, H: int, D: int):
+    """(the matrix of h of each gate, that of x, see `matrix`; a function that returns z of an input of 0)."""
+    gates, dtype = gates_of(cell), _dtype(weights)
+    zeros = _like(lambda: cell.project(weights, jnp.zeros((H, D), dtype)))
+    by_state = matrix(lambda h: gates.affine(weights, h, zeros), H, dtype, weights)
+    by_input = matrix(
+        lambda x: gates.affine(weights, jnp.zeros((D, H), dtype), cell.project(weights, x)), D, dtype, weights
+    )
+    return by_state, by_input, lambda: _offset(lambda x: cell.project(weights, x), D, dtype, weights)
+
+
+def _dtype(weights: Weights):
+    return jnp.result_type(*jax.tree.leaves(weights), jnp.bfloat16)
 
 
 def _input_alone(gates) -> list[str]:

@@ -2,8 +2,6 @@
 
 import inspect
 import re
-import statistics
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,14 +15,13 @@ from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
 from rnnjax.engine.runners import RUNNERS
 from rnnjax.engine.unroll import make_taps, unroll
 from rnnjax.reports.cells_page import NOTES, costs_table, count_costs
+from rnnjax.reports.costs import median_seconds, working_bytes
 from rnnjax.training.config import Config, factory_of, make_cell
 from rnnjax.training.options import options_of
 from rnnjax.training.own_files import short_name
 from rnnjax.types import Cell, Gates, Linear
 
 FEATURES, BATCH, SEEDS = 2, 16, 3
-READINGS = 5
-LEAST_SECONDS = 0.05  # of a reading
 
 
 class AtStart(NamedTuple):
@@ -104,8 +101,7 @@ def ways(cell: Cell, seq_len: int, batch_size: int) -> list[Way]:
             return jnp.mean(unroll(cell, params, xs, method=method)[1] ** 2)
 
         program = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
-        size = getattr(program.memory_analysis(), "temp_size_in_bytes", None)
-        found.append(Way(method, _median_seconds(lambda program=program: program(params)), size))
+        found.append(Way(method, median_seconds(program, params), working_bytes(program)))
     return found
 
 
@@ -179,15 +175,3 @@ def _ways_lines(found, seq_len, hidden_size):
         size = "" if way.working_bytes is None else f"{way.working_bytes / 2**20:.1f} MiB"
         lines.append(f"| {way.method} | {1e3 * way.seconds:.3g} | {size} |")
     return lines
-
-
-def _median_seconds(run):
-    jax.block_until_ready(run())
-    readings = []
-    for _ in range(READINGS):
-        calls, start = 0, time.perf_counter()
-        while calls == 0 or time.perf_counter() - start < LEAST_SECONDS:
-            jax.block_until_ready(run())
-            calls += 1
-        readings.append((time.perf_counter() - start) / calls)
-    return statistics.median(readings)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,11 +11,11 @@ from flax import nnx
 
 from rnnjax.diagnostics.costs import product_flops
 from rnnjax.nn import SequenceModel, Stack
+from rnnjax.sweeps.timing import read_clock
 from rnnjax.training.config import Config, make_cell
 from rnnjax.types import Array, Cell
 
 SYMBOLS = 64  # of the texts that are written
-READINGS = 5
 LEAST_SECONDS = 0.05  # of a reading
 
 
@@ -33,9 +32,7 @@ class Writing(NamedTuple):
 
     seconds: float  # in all, the median of a few readings
     state_bytes: int  # of the carry
-    working_bytes: (
-        int | None
-    )  # that the compiled program takes beside arguments and results; None where it does not say
+    working_bytes: int | None  # of the compiled program, see `working_bytes`
 
 
 def layer_costs(config: Config, past: int) -> Costs:
@@ -103,19 +100,20 @@ def with_size(config: Config, size: int) -> Config:
 
 
 def _time_one(program: Any, arguments: tuple) -> Writing:
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(arguments[1]))
+    return Writing(median_seconds(program, *arguments), size, working_bytes(program))
+
+
+def median_seconds(program: Any, *arguments: Any) -> float:
+    """Seconds a call of a compiled program: the median of a few readings, after a call that is not counted."""
     run = lambda: jax.block_until_ready(program(*arguments))  # noqa: E731
     run()
-    readings = [_reading(run) for _ in range(READINGS)]
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(arguments[1]))
-    return Writing(statistics.median(readings), size, getattr(program.memory_analysis(), "temp_size_in_bytes", None))
+    return statistics.median(read_clock(run, LEAST_SECONDS))
 
 
-def _reading(run) -> float:
-    times, began = 0, time.perf_counter()
-    while (seconds := time.perf_counter() - began) < LEAST_SECONDS or not times:
-        run()
-        times += 1
-    return seconds / times
+def working_bytes(program: Any) -> int | None:
+    """What a compiled program takes beside arguments and results; None where it does not say."""
+    return getattr(program.memory_analysis(), "temp_size_in_bytes", None)
 
 
 def _flops_of_cell(cell: Cell, x: jax.ShapeDtypeStruct) -> int:

@@ -3,8 +3,9 @@
 import dataclasses
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -61,13 +62,19 @@ def time_a_step(config: Config) -> Timing:
         key, values = run_inputs(config)
         state = init(key, values)
         jax.block_until_ready(chunk(state, values))  # compiles
-        readings = [_reading(lambda: jax.block_until_ready(chunk(state, values))) for _ in range(READINGS)]
+        calls = read_clock(lambda: jax.block_until_ready(chunk(state, values)), LEAST_SECONDS)
+    readings = [seconds / STEPS for seconds in calls]
     return Timing(statistics.median(readings), min(readings), max(readings))
 
 
-def _reading(call):
+def read_clock(call: Callable[[], Any], least_seconds: float) -> list[float]:
+    """Seconds a call, `READINGS` times, each the mean over as many calls as last `least_seconds`, one at least."""
+    return [_reading(call, least_seconds) for _ in range(READINGS)]
+
+
+def _reading(call, least_seconds):
     calls, began = 0, time.perf_counter()
-    while (seconds := time.perf_counter() - began) < LEAST_SECONDS or not calls:
+    while (seconds := time.perf_counter() - began) < least_seconds or not calls:
         call()
         calls += 1
-    return seconds / (calls * STEPS)
+    return seconds / calls

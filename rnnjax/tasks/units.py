@@ -11,9 +11,8 @@ from rnnjax.types import Array
 
 UNKNOWN = "\ufffd"  # the Unicode replacement character stands for what the training part does not contain
 CODE_POINTS = 0x110000  # of Unicode
-WORD = re.compile(
-    r" ?\w+|\W"
-)  # a word with the space before it, or what is no letter by itself: joined, they are the text
+# A word with the space before it, or what is no letter by itself: joined, they are the text.
+WORD = re.compile(r" ?\w+|\W")
 COMMONEST_WORDS = 10_000
 
 Vocabulary = str | tuple[str, ...]  # characters, or words; an id is its index, the last one is UNKNOWN
@@ -25,9 +24,8 @@ class TextData(NamedTuple):
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
-    vocabulary: (
-        Vocabulary  # what is known of the training part, characters sorted, words as they first occur; then UNKNOWN
-    )
+    # What is known of the training part, characters sorted, words as they first occur; then UNKNOWN.
+    vocabulary: Vocabulary
     sha256: str  # of the bytes, as they were read
     starts: Mapping[str, np.ndarray]  # by split, where its documents begin; the first at 0
     characters: Mapping[str, int]  # by split, how many it has
@@ -73,10 +71,8 @@ def take_apart(text: str, documents: np.ndarray, sha256: str, unit: str, vocabul
     """
     if unit == "words":
         numbers, names, starts = _number_words(text, documents)
-        sizes, unknown = (
-            np.array([len(name) for name in names], np.int64),
-            names.index(UNKNOWN) if UNKNOWN in names else None,
-        )
+        sizes = np.array([len(name) for name in names], np.int64)
+        unknown = names.index(UNKNOWN) if UNKNOWN in names else None
         vocabulary = COMMONEST_WORDS if vocabulary is None else vocabulary
     else:
         numbers, names, starts, sizes, unknown = _code_points(text), None, documents, None, ord(UNKNOWN)
