@@ -6,6 +6,7 @@ equation is written with the functions below, and without `abs`, `maximum` and c
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +16,24 @@ from rnnjax.engine.unroll import unroll
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 STEP = 1e-30
+
+
+class Complex(NamedTuple):
+    """A part of a carry that is complex, as an equation sees it: the imaginary direction is needed for slopes."""
+
+    re: np.ndarray
+    im: np.ndarray
+
+
+def apart(tree):
+    """What is complex by its two parts."""
+    return jax.tree.map(lambda a: Complex(a.real, a.imag) if np.iscomplexobj(a) else a, tree)
+
+
+def together(tree):
+    """The inverse of `apart`."""
+    is_complex = lambda a: isinstance(a, Complex)  # noqa: E731
+    return jax.tree.map(lambda a: jax.lax.complex(*a) if is_complex(a) else a, tree, is_leaf=is_complex)
 
 
 def sigma(s):
@@ -55,6 +74,7 @@ def check_equation(cell, step, *, T=5, B=2, D=3, move=0.4, start=0.3, xs=None):
     Args:
       cell: a real one; parameters are its initial ones and noise of size `move`.
       step: `(params, carry, x) -> carry` in NumPy, where y is the carry's field `h` or itself; else `-> (carry, y)`.
+        What is complex of the carry is a `Complex` of real arrays there.
       start: what is added to the initial carry.
       xs: inputs `[T, B, D]` instead of normal ones.
     """
@@ -63,14 +83,14 @@ def check_equation(cell, step, *, T=5, B=2, D=3, move=0.4, start=0.3, xs=None):
     with jax.enable_x64(True):
         params = cell.init(jax.random.key(0), xs.shape[-1])
         params = {n: np.asarray(a, float) + move * normal(*a.shape, seed=i) for i, (n, a) in enumerate(params.items())}
-        zero = cell.initial_carry(cell.weights(params), (xs.shape[1],))
+        zero = apart(cell.initial_carry(cell.weights(params), (xs.shape[1],)))
         carry = jax.tree.map(lambda a: np.asarray(a) + (start if np.issubdtype(a.dtype, np.floating) else 0), zero)
         given, values = (params, carry, xs), loop(step, params, carry, xs)
         weights = [normal(*np.shape(a), seed=7 + i) for i, a in enumerate(jax.tree.leaves(values))]
         slopes = [slope(step, functools.partial(score, weights), given, seed) for seed in (1, 2, 3)]
 
     def run(params, carry, xs, weights):
-        found = unroll(cell, params, xs, carry)
+        found = apart(unroll(cell, params, xs, together(carry)))
         return score(weights, *found), found
 
     run = jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True, allow_int=True))

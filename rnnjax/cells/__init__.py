@@ -16,6 +16,7 @@ from rnnjax.cells.lstm import LSTMCarry, lstm
 from rnnjax.cells.lstm_maps import lstm_projected, mlstm_mul, nested_lstm
 from rnnjax.cells.lstm_variants import janet, lstm_1997, mi_lstm, ur_lstm
 from rnnjax.cells.memories import legs, lmu
+from rnnjax.cells.min_gates import GILRLSTMCarry, gilr, gilr_lstm, mingru, minlstm
 from rnnjax.cells.multiplicative import mi_gru, mi_rnn
 from rnnjax.cells.neuroscience import dend_plrnn, esn, leaky_rnn, low_rank, plrnn
 from rnnjax.cells.orthogonal import exprnn, householder, nnrnn, scornn
@@ -38,6 +39,7 @@ FAMILIES: dict[str, tuple[Callable[..., Cell], ...]] = {
                                      ltc),
     "Memories of the past": (lmu, legs),
     "Linear in the state, or nearly": (lru, sru_v1, sru, qrnn),
+    "Gates of the input alone": (mingru, minlstm, gilr, gilr_lstm),
     "Neuroscience": (leaky_rnn, low_rank, plrnn, dend_plrnn, esn),
 }  # fmt: skip
 CELLS: dict[str, Callable[..., Cell]] = {make.__name__: make for family in FAMILIES.values() for make in family}
@@ -46,6 +48,7 @@ __all__ = [
     "CELLS",
     "FAMILIES",
     "ComplexState",
+    "GILRLSTMCarry",
     "LSTMCarry",
     "RANCarry",
     "SCRNCarry",
@@ -63,6 +66,8 @@ __all__ = [
     "fastgrnn",
     "fastrnn",
     "gated",
+    "gilr",
+    "gilr_lstm",
     "goru",
     "gru",
     "gru_cho",
@@ -88,6 +93,8 @@ __all__ = [
     "mi_gru",
     "mi_lstm",
     "mi_rnn",
+    "mingru",
+    "minlstm",
     "mlstm_mul",
     "mut1",
     "mut2",

@@ -1,11 +1,14 @@
-"""The constructor of every cell whose recurrence is linear in its carry, elementwise."""
+"""The constructors of every cell whose recurrence is linear in its carry, elementwise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from rnnjax.types import Array, Carry, Cell, Linear, Params, Weights
+from rnnjax.cells.gated import check_hidden_size, split
+from rnnjax.initializers import Initializer, glorot, per_gate, zeros
+from rnnjax.types import Activation, Array, Carry, Cell, Linear, Params, Weights
 
 
 def linear(
@@ -29,3 +32,48 @@ def linear(
         return jax.tree.map(lambda a, h, b: a * h + b, a, carry, b)
 
     return Cell(init, initial_carry, step, form=Linear(coefficients), **parts)
+
+
+def of_input_alone(
+    hidden_size: int,
+    gates: Mapping[str, Activation],
+    coefficients: Callable[[Weights, dict[str, Array]], tuple[Array, Array]],
+    *,
+    bias: Mapping[str, Initializer] | None = None,
+    **parts: Callable,
+) -> Cell:
+    """A cell whose state `[..., H]` is linear, with gates of the input alone.
+
+        h_t = a_t h_{t-1} + b_t,    a_t, b_t = coefficients(weights, {gate: activation(W_x x_t + b)})
+
+    Args:
+      hidden_size: H.
+      gates: name -> nonlinearity, in the order of the columns of W_x `[D, G H]` and b `[G H]`.
+      coefficients: as in `Linear`, of the gates.
+      bias: gate -> initialiser of its bias, zeros where left out.
+      parts: other functions of the `Cell`, as in `linear`.
+
+    Raises ValueError for a hidden size below 1 or not whole.
+    """
+    check_hidden_size(hidden_size)
+    names = tuple(gates)
+
+    def init(key: Array, input_size: int) -> Params:
+        key_x, *keys = jax.random.split(key, 1 + len(names))
+        b = [(bias or {}).get(name, zeros)(k, (hidden_size,), jnp.float32) for name, k in zip(names, keys, strict=True)]
+        W_x = per_gate(glorot, len(names))(key_x, (input_size, len(names) * hidden_size))
+        return {"W_x": W_x, "b": jnp.concatenate(b)}
+
+    def initial_carry(weights: Weights, batch_shape: tuple[int, ...]) -> Array:
+        return jnp.zeros((*batch_shape, hidden_size))
+
+    def project(weights: Weights, x: Array, key: Array | None = None) -> dict[str, Array]:
+        W_x, b = split(weights["W_x"], names), split(weights["b"], names)
+        return {name: phi(x @ W_x[name] + b[name]) for name, phi in gates.items()}
+
+    return linear(init, initial_carry, coefficients, **{"project": project} | parts)
+
+
+def retention(a: Array, negative_eigenvalues: bool) -> Array:
+    """What multiplies the state, of an `a` in [0, 1]: itself, or 2 a - 1 in [-1, 1]."""
+    return 2 * a - 1 if negative_eigenvalues else a
