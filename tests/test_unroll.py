@@ -209,6 +209,75 @@ def test_lengths_and_reverse_against_trimming_by_hand(cell, problem):
         assert not np.any(results["ys"][3:, 0]) and not np.any(results["ys"][:, 2])  # past the lengths
 
 
+RESETS = np.array([[0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]], bool)  # [T, B]
+assert RESETS.shape == (T, B)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_resets_against_sequences_run_apart(name, problem):
+    """Values and gradients, in both directions, past a sequence's length too; the given carry is of the first alone."""
+    cell = PATHS[name]
+    params, xs, carry, dys, dlast = problem(cell)
+    runs = [(m, r) for m in ("auto", *methods(cell)) if m != "deferred" for r in (False, True)]
+
+    def together(method, reverse, params, carry):
+        options = {"lengths": LENGTHS, "resets": RESETS, "reverse": reverse, "method": method, "segments": 2}
+        return unroll(cell, params, xs, carry, **options)
+
+    def apart(reverse, params, carry):
+        rows = [row(params, jax.tree.map(lambda a, b=b: a[b], carry), b, reverse) for b in range(B)]
+        last, ys = zip(*rows, strict=True)
+        return jax.tree.map(lambda *a: jnp.stack(a), *last), jnp.stack(ys, 1)
+
+    def row(params, state, b, reverse):
+        starts = [t for t in range(LENGTHS[b]) if t == 0 or RESETS[t, b]]
+        pieces = list(zip(starts, [*starts[1:], LENGTHS[b]], strict=False))
+        ys = jnp.zeros_like(dys[:, b])
+        for number, (start, end) in enumerate(pieces[::-1] if reverse else pieces):
+            given = number == 0 and (reverse or not RESETS[start, b])
+            state, shown = unroll(cell, params, xs[start:end, b], state if given else None, reverse=reverse)
+            ys = ys.at[start:end].set(shown)
+        return state, ys
+
+    def measure(run):
+        def loss(params, carry):
+            last, ys = run(params, carry)
+            products = jax.tree.map(lambda a, b: jnp.sum(a * b).real, (dys, dlast), (ys, last))
+            return sum(jax.tree.leaves(products)), (last, ys)
+
+        (_, shown), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True, allow_int=True)(params, carry)
+        return shown, without_float0(gradients)
+
+    expected = jit(lambda: [measure(functools.partial(apart, reverse)) for reverse in (False, True)])()
+    ours = jit(lambda: [measure(functools.partial(together, *of)) for of in runs])()
+    for (_, reverse), found in zip(runs, ours, strict=True):
+        chex.assert_trees_all_close(found, expected[reverse], rtol=1e-9, atol=1e-9)
+
+
+def test_resets_that_cannot_be_are_refused():
+    cell = rnn(H)
+    params, xs = cell.init(jax.random.key(0), D), np.zeros((T, B, D))
+    with pytest.raises(TypeError, match="resets are int64; allowed: booleans"):
+        unroll(cell, params, xs, resets=np.zeros((T, B), np.int64))
+    with pytest.raises(ValueError, match=r"resets have shape \(3, 5\); allowed: \(5, 3\)"):
+        unroll(cell, params, xs, resets=np.zeros((B, T), bool))
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("scann", "unknown method 'scann'; allowed: auto, scan"),
+        ("scan:3", "method 'scan:3': scan has no option"),
+        ("auto:", "method 'auto:': auto has no option"),
+        ("associative", "method 'associative' needs a cell that is linear"),
+    ],
+)
+def test_a_method_that_cannot_be_is_refused(method, message):
+    cell = rnn(H)
+    with pytest.raises(ValueError, match=message):
+        unroll(cell, cell.init(jax.random.key(0), D), np.zeros((T, B, D)), method=method)
+
+
 class Oscillation(NamedTuple):
     """Position and velocity."""
 

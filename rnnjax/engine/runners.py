@@ -19,6 +19,9 @@ class Runner(NamedTuple):
     run: Callable
     form: type  # that `Cell.form` must be of; `object` for any cell
     of: str  # such cells, in words
+    # What stands behind a colon, such as "32" -> the runner so set; raises ValueError saying what is allowed. None: it
+    # has no option.
+    with_option: Callable[[str], Callable] | None = None
 
 
 RUNNERS = {
@@ -36,16 +39,33 @@ def runner(method: str, cell: Cell) -> Callable:
     """
     check_method(method, cell)
     if method != "auto":
-        return RUNNERS[method].run
+        return _named(method)
     if isinstance(cell.form, Linear):
         return by_platform
     return deferred if isinstance(cell.form, Gates) else scan
 
 
-def check_method(method: str, cell: Cell) -> None:
-    """Raises ValueError for a name that is none of `METHODS`, and for a runner that the cell cannot have."""
-    if method not in METHODS:
+def check_method(method: str, cell: Cell | None = None) -> None:
+    """Refuses a name that is none of `METHODS`, an option that it cannot have, and what the cell, if any, cannot have.
+
+    Raises ValueError.
+    """
+    name = method.partition(":")[0]
+    if name not in METHODS:
         raise ValueError(f"unknown method {method!r}; allowed: {', '.join(METHODS)}")
-    if method != "auto" and not isinstance(cell.form, RUNNERS[method].form):
+    if method == "auto":
+        return
+    _named(method)
+    if cell is not None and not isinstance(cell.form, RUNNERS[name].form):
         allowed = [name for name in METHODS if name == "auto" or isinstance(cell.form, RUNNERS[name].form)]
-        raise ValueError(f"method {method!r} needs {RUNNERS[method].of}; allowed: {', '.join(map(repr, allowed))}")
+        raise ValueError(f"method {method!r} needs {RUNNERS[name].of}; allowed: {', '.join(map(repr, allowed))}")
+
+
+def _named(method):
+    """The runner that `NAME` or `NAME:OPTION` says."""
+    name, colon, option = method.partition(":")
+    if not colon:
+        return RUNNERS[name].run
+    if name == "auto" or RUNNERS[name].with_option is None:
+        raise ValueError(f"method {method!r}: {name} has no option; allowed: {name}")
+    return RUNNERS[name].with_option(option)

@@ -11,7 +11,8 @@ from jax import lax
 from rnnjax.cells.check import given_carry, like
 from rnnjax.engine.hooks import where
 from rnnjax.engine.memory import segments_that_fit
-from rnnjax.engine.runners import runner
+from rnnjax.engine.restarts import as_resets, restarting
+from rnnjax.engine.runners import check_method, runner
 from rnnjax.engine.varying import all_varying
 from rnnjax.types import Array, Carry, Cell, Params
 
@@ -23,6 +24,7 @@ def unroll(
     carry: Carry | None = None,
     *,
     lengths: Array | None = None,
+    resets: Array | None = None,
     reverse: bool = False,
     outputs: str = "every",
     taps: Carry | None = None,
@@ -43,6 +45,8 @@ def unroll(
       carry: the carry before the first step; `cell.initial_carry` by default. Cast to the kind of the cell's own.
       lengths: integers `[...]` from 0 to T, the valid steps of each sequence. The carry stops at a sequence's own
         length (so a length of 0 returns the initial carry) and outputs past it are zero.
+      resets: booleans `[T, ...]`, where a new sequence begins in the same row, such as the next document: there the
+        state is the cell's own initial carry again, and no gradient passes. A cell made of gates is then scanned.
       reverse: run from each sequence's own last step to its first. ys keeps the order of xs.
       outputs: "every" returns y of every step `[T, ..., O]`, "last" that of each sequence's last step in running
         order `[..., O]`, without storing the others.
@@ -56,24 +60,18 @@ def unroll(
         transformation. "deferred" takes the weight gradients in one matmul after the backward scan; it needs a `form`
         of `Gates`, and forward-mode differentiation (`jax.jvp`, `jax.jacfwd`) of the result is not defined.
         "associative" runs all steps at once; it needs a `form` of `Linear`. "auto" chooses by the form, and by the
-        platform that the program is lowered for.
+        platform that the program is lowered for. What a method has to choose stands behind a colon.
       dtype: what to compute in; that of `params` and `xs` by default.
       key: what `cell.project` draws its noise from, for all steps in one call; without one, nothing is drawn.
 
     Returns (the carry after the last step, ys).
 
     Raises ValueError or TypeError for an unknown `method` or `outputs`, segments that cannot be, a length that cannot
-    be, a dtype that is no float, and a carry, taps or probe that the cell cannot have.
+    be, resets that are not booleans, a dtype that is no float, and a carry, taps or probe that the cell cannot have.
     """
-    run = runner(method, cell)
-    if outputs not in ("every", "last"):
-        raise ValueError(f"outputs is {outputs!r}; allowed: 'every', 'last'")
-    T, *batch_shape = xs.shape[:-1]
-    batch_shape = tuple(batch_shape)
-    if T == 0:
-        raise ValueError(f"xs has no steps: shape {xs.shape}")
-    if segments != "auto" and (isinstance(segments, str) or segments < 1):
-        raise ValueError(f"segments is {segments!r}; allowed: 'auto', or 1 or more")
+    check_method(method, cell)
+    T, batch_shape = xs.shape[0], xs.shape[1:-1]
+    _check(xs, outputs, segments)
     lengths = clean_lengths(lengths, T, batch_shape)
 
     weights = cell.weights(params)
@@ -81,18 +79,19 @@ def unroll(
         segments = segments_that_fit(cell, weights, T, batch_shape, xs.shape[-1], outputs)
     own = cell.initial_carry(weights, batch_shape)
     carry = own if carry is None else given_carry(own, carry)
-    taps, probe = (
-        dummy if dummy is None else like(name, dummy, jax.eval_shape(lambda make=make: make(own, T, batch_shape)))
-        for name, dummy, make in (("taps", taps, _taps), ("probe", probe, _probe))
-    )
+    taps, probe = _given("taps", taps, _taps, own, T, batch_shape), _given("probe", probe, _probe, own, T, batch_shape)
     weights, xs, carry = _all_in_precision(dtype, weights, xs, carry)
-    weights, xs, carry, lengths, taps, probe = all_varying(weights, xs, carry, lengths, taps, probe)
+    weights, xs, carry, lengths, resets, taps, probe = all_varying(weights, xs, carry, lengths, resets, taps, probe)
     flip = functools.partial(_flip, lengths=lengths) if reverse else lambda tree: tree
     mask = None if lengths is None else _valid(lengths, T)
     xs = zero_past(flip(xs), lengths)  # where padding is not finite, 0 times its gradient would not be either
     if key is not None:  # what is drawn is drawn for all steps at once, whatever the pieces: z stands for x from here
         xs = cell.project(weights, xs, key)
         cell = cell._replace(project=_drawn)
+    if resets is not None:
+        xs = xs, flip(as_resets(resets, T, batch_shape, mask, reverse))
+        cell = restarting(cell)
+    run = runner(method, cell)
 
     def piece(carry, inputs):
         xs, mask, taps, probe = inputs
@@ -174,6 +173,20 @@ def _probe(carry, T, batch_shape):
         return jnp.zeros((T, *batch_shape), kind)
 
     return jax.tree.map(zeros, carry)
+
+
+def _check(xs, outputs, segments):
+    if outputs not in ("every", "last"):
+        raise ValueError(f"outputs is {outputs!r}; allowed: 'every', 'last'")
+    if xs.shape[0] == 0:
+        raise ValueError(f"xs has no steps: shape {xs.shape}")
+    if segments != "auto" and (isinstance(segments, str) or segments < 1):
+        raise ValueError(f"segments is {segments!r}; allowed: 'auto', or 1 or more")
+
+
+def _given(name, dummy, make, carry, T, batch_shape):
+    """What was given as taps or probe, in the structure that `make` would make it in."""
+    return dummy if dummy is None else like(name, dummy, jax.eval_shape(lambda: make(carry, T, batch_shape)))
 
 
 def _drawn(weights, z, key=None):

@@ -62,7 +62,7 @@ def check_gradient(
       method, segments: as in `unroll`.
       cotangent_clip: as in `modules.RNN`.
       backwards: by name, whether an option is set that only BPTT's backward pass can serve: reverse, bidirectional,
-        taps, probe, noise.
+        taps, probe, noise, resets.
     """
     gradient_of(gradient)
     online = gradient in ONLINE

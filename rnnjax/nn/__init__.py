@@ -1,8 +1,9 @@
 """Flax NNX modules: any cell, or attention, as a layer, layers as a stack, a stack as a model."""
 
 from rnnjax.nn.attention import Transformer, TransformerBlock, transformer
+from rnnjax.nn.bidirectional import Bidirectional
 from rnnjax.nn.model import SequenceModel
-from rnnjax.nn.rnn import RNN, Bidirectional
+from rnnjax.nn.rnn import RNN
 from rnnjax.nn.stack import Stack
 
 __all__ = [

@@ -1,7 +1,6 @@
-"""Any cell as a Flax layer, in one direction or in both."""
+"""Any cell as a Flax layer."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,12 +14,6 @@ from rnnjax.engine.unroll import clean_lengths, in_precision, make_probe, make_t
 from rnnjax.gradients.methods import check_gradient, gradient_of
 from rnnjax.gradients.penalties import clip_cotangent
 from rnnjax.types import Array, Carry, Cell, Params
-
-
-def concatenate(a: Array, b: Array) -> Array:
-    """Both side by side: `[..., 2 H]`."""
-    return jnp.concatenate([a, b], axis=-1)
-
 
 NOISE = 2**31 - 2  # folded into the key of a layer's parameters
 
@@ -114,6 +107,7 @@ class RNN(nnx.Module):
         taps: Carry | None = None,
         probe: Carry | None = None,
         outputs: str = "every",
+        resets: Array | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> Any:
         """Outputs `[B, T, H]`, time before batch if `time_major`; after the last carry, if `return_carry`.
@@ -126,9 +120,10 @@ class RNN(nnx.Module):
           keep_order: if reversed, outputs in the order of the inputs; otherwise in running order.
           taps, probe: as in `unroll`, time-major and in the order of the inputs.
           outputs: "every", or "last" for each sequence's last step in running order `[B, H]`, the others never stored.
+          resets: booleans `[B, T]`, where a new sequence begins in the same row (see `unroll`).
           rngs: whose stream `noise` a cell that draws noise draws from; by default the layer's own.
         """
-        time_major, reverse = _given(time_major, self.time_major), _given(reverse, self.reverse)
+        time_major, reverse = given(time_major, self.time_major), given(reverse, self.reverse)
         xs = inputs if time_major else jnp.moveaxis(inputs, -2, 0)
         if xs.shape[-1] != self.in_features:
             raise ValueError(
@@ -136,7 +131,10 @@ class RNN(nnx.Module):
             )
         seq_lengths = clean_lengths(seq_lengths, xs.shape[0], xs.shape[1:-1])
         gradient, clip = ("bptt", 0.0) if self.deterministic else (self.gradient, self.cotangent_clip)
-        check_gradient(gradient, reverse=reverse, taps=taps is not None, probe=probe is not None)
+        asked = {"taps": taps is not None, "probe": probe is not None, "resets": resets is not None}
+        check_gradient(gradient, reverse=reverse, **asked)
+        if resets is not None and not time_major:
+            resets = jnp.moveaxis(resets, -1, 0)
         options = {"dtype": self.dtype, "method": self.method, "segments": self.segments, "outputs": outputs}
         if gradient == "bptt":
             options["reverse"] = reverse
@@ -144,12 +142,13 @@ class RNN(nnx.Module):
         noise = None if self.noise is None or self.deterministic else (rngs or self.noise).noise()
         cell = self.cell._replace(init=None)  # of what it may hold, only what runs is kept with the compiled program
         static = (cell, gradient, clip, tuple(options.items()))
-        carry, ys = _run(static, self._params(), xs, initial_carry, seq_lengths, taps, probe, key, noise)
+        args = initial_carry, seq_lengths, resets, taps, probe
+        carry, ys = _run(static, self._params(), xs, args, key, noise)
         if outputs == "every":
-            if reverse and not _given(keep_order, self.keep_order):
+            if reverse and not given(keep_order, self.keep_order):
                 ys = flip_sequences(ys, seq_lengths, num_batch_dims=xs.ndim - 2, time_major=True)
             ys = ys if time_major else jnp.moveaxis(ys, 0, -2)
-        return (carry, ys) if _given(return_carry, self.return_carry) else ys
+        return (carry, ys) if given(return_carry, self.return_carry) else ys
 
     def initial_carry(self, batch_shape: tuple[int, ...] = (), steps: int | None = None) -> Carry:
         """What a call starts from by default, `[..., H]`, in the dtype that it computes in, however many `steps`."""
@@ -170,120 +169,20 @@ class RNN(nnx.Module):
         return {name: param[...] for name, param in self.parameters.items()}
 
 
-class Bidirectional(nnx.Module):
-    """Two `RNN`s over the same inputs, one in each direction, called as `flax.nnx.Bidirectional` is.
-
-        y_t = merge(forward_t, backward_t)      Schuster & Paliwal (1997), Bidirectional recurrent neural networks
-
-    The backward one starts at each sequence's own last step. Carries, taps and probes are pairs (forward, backward).
-    `merge_fn` may return anything, as in Flax; so is `rngs` taken here.
-    """
-
-    def __init__(
-        self,
-        forward_rnn: "RNN",
-        backward_rnn: "RNN",
-        *,
-        merge_fn: Callable[[Array, Array], Array] = concatenate,
-        time_major: bool = False,
-        return_carry: bool = False,
-        rngs: nnx.Rngs | bool = True,
-    ):
-        self.forward_rnn = forward_rnn
-        self.backward_rnn = backward_rnn
-        self.merge_fn = merge_fn
-        self.time_major = time_major
-        self.return_carry = return_carry
-
-    @property
-    def out_features(self) -> int:
-        """How many features a step of the merged outputs has; ValueError where they are not one array."""
-        shown = (jax.ShapeDtypeStruct((2, 2, rnn.out_features), jnp.float32) for rnn in self._pair)
-        merged = jax.eval_shape(self.merge_fn, *shown)
-        if not isinstance(merged, jax.ShapeDtypeStruct):
-            raise ValueError(f"merge_fn returns a {type(merged).__name__}; allowed in a stack: one array [..., O]")
-        return merged.shape[-1]
-
-    def __call__(
-        self,
-        inputs: Array,
-        *,
-        initial_carry: tuple[Carry, Carry] | None = None,
-        seq_lengths: Array | None = None,
-        return_carry: bool | None = None,
-        time_major: bool | None = None,
-        reverse: bool | None = None,
-        keep_order: bool | None = None,
-        taps: tuple[Carry, Carry] | None = None,
-        probe: tuple[Carry, Carry] | None = None,
-        outputs: str = "every",
-        rngs: nnx.Rngs | None = None,
-    ) -> Any:
-        """Outputs `[B, T, 2 H]`, time before batch if `time_major`; after the pair of carries, if `return_carry`.
-
-        Arguments as in `RNN`; `reverse` and `keep_order` change nothing, as in Flax. With `outputs="last"`,
-        `[B, 2 H]`: each direction's last step in its running order.
-        """
-        directions = []
-        pairs = one_each(2, "direction", initial_carry=initial_carry, taps=taps, probe=probe)
-        for rnn, backwards, carry, tap, dummy in zip(self._pair, (False, True), *pairs, strict=True):
-            directions.append(
-                rnn(
-                    inputs,
-                    initial_carry=carry,
-                    seq_lengths=seq_lengths,
-                    return_carry=True,
-                    time_major=_given(time_major, self.time_major),
-                    reverse=backwards,
-                    keep_order=True,
-                    taps=tap,
-                    probe=dummy,
-                    outputs=outputs,
-                    rngs=rngs,
-                )
-            )
-        carry, ys = zip(*directions, strict=True)
-        ys = jax.tree.map(self.merge_fn, *ys)
-        return (carry, ys) if _given(return_carry, self.return_carry) else ys
-
-    def initial_carry(self, batch_shape: tuple[int, ...] = (), steps: int | None = None) -> tuple[Carry, Carry]:
-        """What a call starts from by default, a pair of carries `[..., H]`."""
-        return tuple(rnn.initial_carry(batch_shape) for rnn in self._pair)
-
-    def make_taps(self, T: int, batch_shape: tuple[int, ...] = ()) -> tuple[Carry, Carry]:
-        """A pair of zeros `[T, ..., H]` for each part of the carry."""
-        return tuple(rnn.make_taps(T, batch_shape) for rnn in self._pair)
-
-    def make_probe(self, T: int, batch_shape: tuple[int, ...] = ()) -> tuple[Carry, Carry]:
-        """A pair of zeros `[T, ...]` for each part of the carry."""
-        return tuple(rnn.make_probe(T, batch_shape) for rnn in self._pair)
-
-    @property
-    def _pair(self):
-        return self.forward_rnn, self.backward_rnn
-
-
 @functools.partial(jax.jit, static_argnums=0, inline=True)  # else each eager call compiles its loop again
-def _run(static, params, xs, carry, lengths, taps, probe, key, noise):
+def _run(static, params, xs, args, key, noise):
     cell, gradient, clip, options = static
+    carry, lengths, resets, taps, probe = args
     cell = clip_cotangent(cell, clip) if clip else cell
     if gradient == "bptt":
-        run = functools.partial(unroll, taps=taps, probe=probe, key=noise)
+        run = functools.partial(unroll, resets=resets, taps=taps, probe=probe, key=noise)
     else:
         run = functools.partial(gradient_of(gradient), key=key)
     return run(cell, params, xs, carry, lengths=lengths, **dict(options))
 
 
-def one_each(count: int, of: str, **given: Any) -> list:
-    """What was given for each layer or direction, None for each where nothing was."""
-    for name, value in given.items():
-        if value is not None and not (isinstance(value, tuple | list) and len(value) == count):
-            found = f"has {len(value)} entries" if isinstance(value, tuple | list) else f"is a {type(value).__name__}"
-            raise ValueError(f"{name} {found}; allowed: a tuple with {count}, one a {of}")
-    return [(None,) * count if value is None else value for value in given.values()]
-
-
-def _given(value, default):
+def given(value: Any, default: Any) -> Any:
+    """What was given; the default where that is None."""
     return default if value is None else value
 
 

@@ -9,7 +9,8 @@ from flax import nnx
 from rnnjax.engine.unroll import clean_lengths, last_valid, zero_past
 from rnnjax.gradients.methods import check_gradient
 from rnnjax.nn.attention import Transformer, TransformerBlock, check_plain
-from rnnjax.nn.rnn import RNN, Bidirectional, concatenate, one_each
+from rnnjax.nn.bidirectional import Bidirectional, concatenate, one_each
+from rnnjax.nn.rnn import RNN
 from rnnjax.types import Array, Cell
 
 

@@ -6,7 +6,7 @@ import functools
 import jax
 
 from rnnjax.cells.check import check_cell, draws_noise
-from rnnjax.engine.runners import METHODS, check_method
+from rnnjax.engine.runners import check_method
 from rnnjax.gradients.methods import check_gradient
 from rnnjax.gradients.penalties import PENALTIES, orthogonal
 from rnnjax.nn.attention import OF_A_RECURRENCE, Transformer, check_plain
@@ -53,7 +53,7 @@ def check(config: Config) -> None:
     one_of("optimizer", config.optimizer, OPTIMIZERS)
     one_of("schedule", config.schedule, SCHEDULES)
     one_of("dtype", config.dtype, DTYPES)
-    one_of("method", config.method, METHODS)
+    check_method(config.method)
     for name in COUNTS:
         _require(config, name, lambda v: 1 <= v < 2**31, "1 or more, below 2^31")
     _require(config, "segments", lambda v: v == "auto" or (type(v) is int and v >= 1), "auto, or 1 or more")
