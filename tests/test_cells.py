@@ -251,7 +251,7 @@ def test_gradients_against_finite_differences(cell, random_params):
             check_grads(run, given, order=1, modes=modes, atol=1e-6, rtol=2e-6, eps=1e-5)
 
         for name, runner in RUNNERS.items():
-            if isinstance(cell.form, runner.form):
+            if isinstance(cell.form, runner.form) and name != "newton":  # that is compared with the others
                 check(name, ("rev",) if name == "deferred" else ("fwd", "rev"))
 
 

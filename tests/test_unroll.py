@@ -13,6 +13,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import CASES
 from oracles import cotangent, without_float0
 
 from rnnjax import initializers
@@ -50,6 +51,8 @@ def associative_memory(hidden_size, decay=0.9):
 
     return Cell(init, initial_carry, step, project, output)
 
+
+BY_ITERATION = ("newton", "newton:diagonal")
 
 # One cell for each way through the engine, for what does not depend on the cell otherwise.
 PATHS = {
@@ -188,7 +191,8 @@ def assert_agree(ours, expected):
 
 
 def methods(cell):
-    return [name for name, runner in RUNNERS.items() if isinstance(cell.form, runner.form)]
+    """The runners that it can have, but those of `BY_ITERATION`, whose programs take long to compile."""
+    return [n for n, runner in RUNNERS.items() if isinstance(cell.form, runner.form) and n not in BY_ITERATION]
 
 
 def test_lengths_and_reverse_against_trimming_by_hand(cell, problem):
@@ -196,9 +200,21 @@ def test_lengths_and_reverse_against_trimming_by_hand(cell, problem):
 
     What stands in the padding is of no account, were it not finite.
     """
+    check_lengths_and_reverse(cell, problem, methods(cell))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [pytest.param(make(H), marks=() if name == "gru" else pytest.mark.slow, id=name) for name, make in CASES.items()],
+)
+def test_lengths_and_reverse_by_iteration(cell, problem):
+    check_lengths_and_reverse(cell, problem, BY_ITERATION)
+
+
+def check_lengths_and_reverse(cell, problem, methods):
     p = params, xs, *rest = problem(cell)
     padded = np.where((np.arange(T)[:, None] < LENGTHS)[..., None], xs, np.nan)
-    runs = [(method, reverse) for method in methods(cell) for reverse in (False, True)]
+    runs = [(method, reverse) for method in methods for reverse in (False, True)]
     run = jit(lambda p: [measured(cell, *p, lengths=LENGTHS, method=m, reverse=r) for m, r in runs])
     ours = run((params, padded, *rest))
     hand = by_hand(cell)
@@ -472,8 +488,10 @@ def test_hessian_vector_product(cell, problem):
 
         return jax.jvp(jax.grad(loss), (params,), (direction,))
 
-    scan, other = jit(lambda: [product(method) for method in methods(cell)])()
-    chex.assert_trees_all_close(other, scan, rtol=1e-9, atol=1e-9)
+    by_iteration = BY_ITERATION if cell.form == gru(H).form else ()
+    scan, *others = jit(lambda: [product(method) for method in (*methods(cell), *by_iteration)])()
+    for other in others:
+        chex.assert_trees_all_close(other, scan, rtol=1e-9, atol=1e-9)
 
 
 def test_a_users_own_cell(problem):

@@ -39,7 +39,7 @@ def deferred(
     """
     args = weights, carry, xs, mask, taps, probe
     integers = not all(jnp.issubdtype(h.dtype, jnp.inexact) for h in jax.tree.leaves(carry))
-    if integers or _closes_over_tracers(cell, weights, carry, xs):
+    if integers or closes_over_tracers(cell, weights, carry, xs):
         return scan(cell, *args)  # JAX itself knows what has no gradient, and differentiates by what a cell closes over
     projected, widened = (functools.partial(_run, cell, hoisted) for hoisted in (True, False))
     if not _widening_pays(cell, weights, carry, xs):
@@ -47,7 +47,7 @@ def deferred(
     return lax.platform_dependent(*args, cpu=widened, default=projected)
 
 
-def _closes_over_tracers(cell, weights, carry, xs) -> bool:
+def closes_over_tracers(cell: Cell, weights: Weights, carry: Carry, xs: Array) -> bool:
     """Whether the cell's functions use a traced number that they are not given, such as an option of a sweep."""
 
     def step(weights, carry, x):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from rnnjax.engine.deferred import deferred
 from rnnjax.engine.linear import associative, by_platform
+from rnnjax.engine.newton import newton, newton_of
 from rnnjax.engine.scan import scan
 from rnnjax.types import Cell, Gates, Linear
 
@@ -28,6 +29,7 @@ RUNNERS = {
     "scan": Runner(scan, object, "any cell"),
     "deferred": Runner(deferred, Gates, "a cell made of gates (see cells.gated)"),
     "associative": Runner(associative, Linear, "a cell that is linear in its carry (see cells.linear)"),
+    "newton": Runner(newton, object, "any cell", newton_of),
 }
 METHODS = ("auto", *RUNNERS)
 
