@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from rnnjax.training import Config, make_train
     from rnnjax.training.fit import fit
     from rnnjax.training.trained_run import TrainedRun, load
-    from rnnjax.types import Batch, Cell, Gates, Linear, Task
+    from rnnjax.types import Batch, Cell, Gates, Linear, Memory, Parts, Task
 
 _HOME = {
-    "cells": ("CELLS", "gated", "linear"),
+    "cells": ("CELLS", "gated", "linear", "memory"),
     "engine": ("make_probe", "make_taps", "unroll"),
     "nn": ("RNN", "Bidirectional", "SequenceModel", "Stack"),
     "readouts": ("ridge_readout",),
@@ -39,7 +39,7 @@ _HOME = {
     "training": ("Config", "make_train"),
     "training.fit": ("fit",),
     "training.trained_run": ("TrainedRun", "load"),
-    "types": ("Batch", "Cell", "Gates", "Linear", "Task"),
+    "types": ("Batch", "Cell", "Gates", "Linear", "Memory", "Parts", "Task"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 _ROOMS = (
@@ -57,6 +57,8 @@ __all__ = [
     "Config",
     "Gates",
     "Linear",
+    "Memory",
+    "Parts",
     "SequenceModel",
     "Stack",
     "Task",
@@ -69,6 +71,7 @@ __all__ = [
     "make_probe",
     "make_taps",
     "make_train",
+    "memory",
     "results",
     "ridge_readout",
     "sweep",

@@ -55,6 +55,43 @@ class Linear(NamedTuple):
     coefficients: Callable[[Weights, Any], tuple[Carry, Carry]]  # (weights, z) -> (a, b)
 
 
+class Parts(NamedTuple):
+    """What one step does to a memory, and what it asks of it; see `Memory`. Several writes a step stand in order.
+
+    Of a step that writes W times, all but r and log_b have a dimension W before H. What is None is not there: nothing
+    is forgotten without log_a, and no row is changed by another without p and q.
+    """
+
+    r: Array  # [..., H, K], the query, read after the last write
+    k: Array  # [..., H, K], the key
+    v: Array  # [..., H, V], the value
+    log_a: Array | None = (
+        None  # [..., H, K], or [..., H, 1] for all rows alike: the logarithm of what is kept, 0 or less
+    )
+    p: Array | None = None  # [..., H, K]
+    q: Array | None = None  # [..., H, K]
+    log_b: Array | None = None  # [..., H], the logarithm of how strongly k and v are written; with one write a step
+    fresh: Array | None = None  # [...], whether the memory is as at the start again, before this step
+
+
+class Memory(NamedTuple):
+    """A recurrence whose state is a matrix for each of H heads, of K rows (keys) and V columns (values).
+
+        S_t = (Diag(a_t) + p_t q_t^T) S_{t-1} + b_t k_t v_t^T       of parts(w, z_t)
+        o_t = S_t^T r_t
+        y_t = show(w, z_t, o_t, m_t)
+
+    All parts are of weights and z alone. Such a recurrence can be run many steps at once, by products of matrices.
+    Where b is given, S is kept as S exp(-m), with m_t = max(log a_t + m_{t-1}, log b_t) a number a head, so that no
+    exponential grows; o_t is then of what is kept, and a_t is the same for all rows. Elsewhere b is 1, and m None.
+    """
+
+    parts: Callable[[Weights, Any], Parts]  # (weights, z) -> Parts
+    show: Callable[[Weights, Any, Array, Array | None], Array]  # (weights, z, o [..., H, V], m [..., H]) -> y
+    matrix: Callable[[Carry], tuple[Array, Array | None]]  # carry -> (S [..., H, K, V], m)
+    carry: Callable[[Array, Array | None], Carry]  # its inverse
+
+
 def _identity_projection(weights: Weights, x: Array, key: Array | None = None) -> Array:
     """z_t = x_t: the cell multiplies its input inside `step`."""
     return x
@@ -92,8 +129,9 @@ class Cell(NamedTuple):
     project: Callable[..., Any] = _identity_projection  # (weights, x, key=None) -> z
     output: Callable[[Weights, Carry, Any], Any] = _visible
     weights: Callable[[Params], Weights] = _params_themselves
-    # What may be known of `step` beyond calling it: `cells.gated` and `cells.linear` make cells that have a form.
-    form: Gates | Linear | None = None
+    # What may be known of `step` beyond calling it: `cells.gated`, `cells.linear` and `cells.memory` make cells that
+    # have a form.
+    form: Gates | Linear | Memory | None = None
 
 
 def prepared(cell: Cell, params: Params) -> tuple[Cell, Weights]:

@@ -68,7 +68,7 @@ def loop(step, params, carry, xs):
     return carry, np.stack(ys)
 
 
-def check_equation(cell, step, *, T=5, B=2, D=3, move=0.4, start=0.3, xs=None):
+def check_equation(cell, step, *, T=5, B=2, D=3, move=0.4, start=0.3, xs=None, method="auto"):
     """The cell's values and gradients are those of `step`: to 1e-10 in float64, and to 1e-5 in float32.
 
     Args:
@@ -77,6 +77,7 @@ def check_equation(cell, step, *, T=5, B=2, D=3, move=0.4, start=0.3, xs=None):
         What is complex of the carry is a `Complex` of real arrays there.
       start: what is added to the initial carry.
       xs: inputs `[T, B, D]` instead of normal ones.
+      method: as in `unroll`.
     """
     check_cell(cell, D)
     xs = normal(T, B, D) if xs is None else xs
@@ -90,7 +91,7 @@ def check_equation(cell, step, *, T=5, B=2, D=3, move=0.4, start=0.3, xs=None):
         slopes = [slope(step, functools.partial(score, weights), given, seed) for seed in (1, 2, 3)]
 
     def run(params, carry, xs, weights):
-        found = apart(unroll(cell, params, xs, together(carry)))
+        found = apart(unroll(cell, params, xs, together(carry), method=method))
         return score(weights, *found), found
 
     run = jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True, allow_int=True))

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 from rnnjax.cells.continuous import antisymmetric, antisymmetric_gated, lem, lipschitz
+from rnnjax.cells.decayed_memories import LinearAttentionCarry, gla, hgrn2, linear_attention, retnet
 from rnnjax.cells.deep_steps import SCRNCarry, mut1, mut2, mut3, rhn, scrn
+from rnnjax.cells.delta_memories import deltanet, deltaproduct, fast_weights, gated_deltanet
 from rnnjax.cells.elementwise import qrnn, sru, sru_v1
 from rnnjax.cells.gated import gated
 from rnnjax.cells.goru import goru
@@ -16,13 +18,16 @@ from rnnjax.cells.lstm import LSTMCarry, lstm
 from rnnjax.cells.lstm_maps import lstm_projected, mlstm_mul, nested_lstm
 from rnnjax.cells.lstm_variants import janet, lstm_1997, mi_lstm, ur_lstm
 from rnnjax.cells.memories import legs, lmu
+from rnnjax.cells.memory import memory
 from rnnjax.cells.min_gates import GILRLSTMCarry, gilr, gilr_lstm, mingru, minlstm
+from rnnjax.cells.mlstm import MLSTMCarry, mlstm
 from rnnjax.cells.multiplicative import mi_gru, mi_rnn
 from rnnjax.cells.neuroscience import dend_plrnn, esn, leaky_rnn, low_rank, plrnn
 from rnnjax.cells.orthogonal import exprnn, householder, nnrnn, scornn
 from rnnjax.cells.oscillators import cornn, unicornn, wrnn
 from rnnjax.cells.phased import phased_lstm
 from rnnjax.cells.rnn import irnn, rnn
+from rnnjax.cells.rwkv import rwkv7
 from rnnjax.cells.slstm import slstm
 from rnnjax.cells.twin_gates import RANCarry, atr, brc, cfn, nbrc, ran
 from rnnjax.cells.unitary import ComplexState, eunn, urnn
@@ -40,6 +45,8 @@ FAMILIES: dict[str, tuple[Callable[..., Cell], ...]] = {
     "Memories of the past": (lmu, legs),
     "Linear in the state, or nearly": (lru, sru_v1, sru, qrnn),
     "Gates of the input alone": (mingru, minlstm, gilr, gilr_lstm),
+    "Matrix memories": (linear_attention, fast_weights, retnet, gla, hgrn2, mlstm, deltanet, gated_deltanet,
+                        deltaproduct, rwkv7),
     "Neuroscience": (leaky_rnn, low_rank, plrnn, dend_plrnn, esn),
 }  # fmt: skip
 CELLS: dict[str, Callable[..., Cell]] = {make.__name__: make for family in FAMILIES.values() for make in family}
@@ -50,6 +57,8 @@ __all__ = [
     "ComplexState",
     "GILRLSTMCarry",
     "LSTMCarry",
+    "LinearAttentionCarry",
+    "MLSTMCarry",
     "RANCarry",
     "SCRNCarry",
     "antisymmetric",
@@ -59,18 +68,24 @@ __all__ = [
     "cfc",
     "cfn",
     "cornn",
+    "deltanet",
+    "deltaproduct",
     "dend_plrnn",
     "esn",
     "eunn",
     "exprnn",
+    "fast_weights",
     "fastgrnn",
     "fastrnn",
     "gated",
+    "gated_deltanet",
     "gilr",
     "gilr_lstm",
+    "gla",
     "goru",
     "gru",
     "gru_cho",
+    "hgrn2",
     "householder",
     "indrnn",
     "irnn",
@@ -81,6 +96,7 @@ __all__ = [
     "light_ru",
     "ligru",
     "linear",
+    "linear_attention",
     "lipschitz",
     "lmu",
     "low_rank",
@@ -89,12 +105,14 @@ __all__ = [
     "lstm_1997",
     "lstm_projected",
     "ltc",
+    "memory",
     "mgu",
     "mi_gru",
     "mi_lstm",
     "mi_rnn",
     "mingru",
     "minlstm",
+    "mlstm",
     "mlstm_mul",
     "mut1",
     "mut2",
@@ -106,8 +124,10 @@ __all__ = [
     "plrnn",
     "qrnn",
     "ran",
+    "retnet",
     "rhn",
     "rnn",
+    "rwkv7",
     "scornn",
     "scrn",
     "slstm",

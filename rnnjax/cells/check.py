@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnjax.types import Array, Carry, Cell, Gates, Linear, Params, Weights
+from rnnjax.types import Array, Carry, Cell, Gates, Linear, Memory, Params, Parts, Weights
 
 B, T = 11, 13  # sizes that hardly any cell has by itself, so that no shape fits by chance
 
@@ -38,6 +38,8 @@ def check_cell(cell: Cell, input_size: int) -> None:
             _check_gates(cell.form, weights, carry, z)
         if isinstance(cell.form, Linear):
             _check_coefficients(cell.form, weights, carry, z)
+        if isinstance(cell.form, Memory):
+            _check_parts(cell.form, weights, carry, z)
         new = _shapes("step", cell.step, weights, carry, z)
         _shapes("step", as_carry, new, carry)
         _check_output(_shapes("output", cell.output, weights, carry, z), batch_shape)
@@ -217,6 +219,30 @@ def _check_coefficients(linear: Linear, weights: Weights, carry: Carry, z: Any):
                 raise ValueError(f"{name} has shape {leaf.shape}; allowed: what broadcasts against {h.shape}")
             if not fits(leaf.dtype, h.dtype):
                 raise TypeError(f"{name} is {leaf.dtype}; allowed: {h.dtype}, that of initial_carry")
+
+
+def _check_parts(memory: Memory, weights: Weights, carry: Carry, z: Any):
+    S, m = _shapes("form.matrix", memory.matrix, carry)
+    parts = _shapes("form.parts", memory.parts, weights, z)
+    if not isinstance(parts, Parts):
+        raise TypeError(f"form.parts returns {_article(parts)}; allowed: Parts, see rnnjax.types")
+    *batch, H, K, V = S.shape
+    writes = parts.k.shape[len(batch) : -2]
+    row, one = (*batch, *writes, H, K), (*batch, *writes, H, 1)
+    allowed = {"r": [(*batch, H, K)], "k": [row], "v": [(*batch, *writes, H, V)], "log_a": [row, one], "p": [row],
+               "q": [row], "log_b": [(*batch, H)], "fresh": [tuple(batch)]}  # fmt: skip
+    if parts.log_b is not None:  # a number a head is kept beside S
+        allowed["log_a"] = [one]
+    for name, shapes in allowed.items():
+        value = getattr(parts, name)
+        if value is not None and value.shape not in shapes:
+            raise ValueError(f"form.parts returns {name!r} of shape {value.shape}; allowed: {shapes[0]}")
+    if len(writes) > 1 or (writes and parts.log_b is not None):
+        raise ValueError(
+            f"form.parts returns 'k' of shape {parts.k.shape}; allowed: one dimension of writes, none with b"
+        )
+    if (parts.p is None) != (parts.q is None) or (m is None) != (parts.log_b is None):
+        raise ValueError("form.parts returns one of p and q, or b without m in the carry; allowed: both or none")
 
 
 def _check_output(y: Array, batch_shape: tuple[int, ...]):

@@ -9,7 +9,8 @@ import jax
 
 from rnnjax.cells.check import takes_key
 from rnnjax.cells.gated import step_of_gates
-from rnnjax.types import Array, Carry, Cell, Gates, Linear, Params, Weights
+from rnnjax.cells.memory import of_memory, reads_its_memory
+from rnnjax.types import Array, Carry, Cell, Gates, Linear, Memory, Params, Weights
 
 OWN = 2**31 - 1  # folded into the key of `init`; whatever the cell inside draws, it draws as it does alone
 
@@ -72,6 +73,15 @@ def projected(cell: Cell, weights: Weights, x: Array, key: Array | None = None) 
     return cell.project(weights, x, key) if key is not None and takes_key(cell) else cell.project(weights, x)
 
 
+def with_output(cell: Cell, show: Callable[[Weights, Array, Any], Array]) -> Cell:
+    """`cell` that shows show(w, y, z) of what it showed before, in the form that it had."""
+    form = cell.form
+    if isinstance(form, Memory) and reads_its_memory(cell):
+        inner = form.show
+        return cell._replace(**of_memory(form._replace(show=lambda w, z, o, m: show(w, inner(w, z, o, m), z))))
+    return cell._replace(output=lambda weights, carry, z: show(weights, cell.output(weights, carry, z), z))
+
+
 def gates_inside(cell: Cell) -> Gates | None:
     """The parts of a cell that steps by gates, whatever was done to its affine map; None of another one."""
     if isinstance(cell.form, Gates):
@@ -95,6 +105,10 @@ def one_carry(cell: Cell, weights: Weights) -> Carry:
 def _adapted(cell: Cell, inside: Callable[[Any], Weights], own_z: Callable[[Any], Any]) -> Cell:
     """`cell` for weights and z that hold more than its own, in the form that it had."""
     own, form, step = gates_inside(cell), cell.form, None
+
+    def output(weights: Weights, carry: Carry, z: Any) -> Array:
+        return cell.output(inside(weights), carry, own_z(z))
+
     if own is not None:
         affine, update = own.affine, own.update
         gates = own._replace(
@@ -106,6 +120,14 @@ def _adapted(cell: Cell, inside: Callable[[Any], Weights], own_z: Callable[[Any]
     elif isinstance(form, Linear):
         coefficients = form.coefficients
         form = Linear(lambda weights, z: coefficients(inside(weights), own_z(z)))
+    elif isinstance(form, Memory):
+        parts, show = form.parts, form.show
+        form = form._replace(
+            parts=lambda weights, z: parts(inside(weights), own_z(z)),
+            show=lambda weights, z, o, m: show(inside(weights), own_z(z), o, m),
+        )
+        functions = of_memory(form)
+        step, output = functions["step"], functions["output"] if reads_its_memory(cell) else output
 
     def project(weights: Weights, x: Array, key: Array | None = None) -> Any:
         return projected(cell, inside(weights), x, key)
@@ -115,7 +137,7 @@ def _adapted(cell: Cell, inside: Callable[[Any], Weights], own_z: Callable[[Any]
         initial_carry=lambda weights, batch_shape: cell.initial_carry(inside(weights), batch_shape),
         step=step or (lambda weights, carry, z: cell.step(inside(weights), carry, own_z(z))),
         project=project,
-        output=lambda weights, carry, z: cell.output(inside(weights), carry, own_z(z)),
+        output=output,
         weights=cell.weights,
         form=form,
     )

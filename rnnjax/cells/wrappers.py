@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnjax.cells.inside import gates_inside, one_carry, with_affine, with_input, with_parameters
+from rnnjax.cells.inside import gates_inside, one_carry, with_affine, with_input, with_output, with_parameters
 from rnnjax.cells.wrappers_gates import layernorm, multiplicative
 from rnnjax.cells.wrappers_time import clockwork, dilated, skip
 from rnnjax.initializers import constant, glorot
@@ -116,10 +116,10 @@ def residual(cell: Cell) -> Cell:
     as many features as it reads; the recurrence is untouched, and so is its fast path.
     """
 
-    def output(weights: Weights, carry: Carry, z: Any) -> Array:
-        return _as_wide("residual", cell.output(weights, carry, z.z), z.more) + z.more
+    def show(weights: Weights, y: Array, z: Any) -> Array:
+        return _as_wide("residual", y, z.more) + z.more
 
-    return with_input(cell, lambda weights, x, key: x)._replace(output=output)
+    return with_output(with_input(cell, lambda weights, x, key: x), show)
 
 
 def highway(cell: Cell, *, bias: float | Array = -1.0) -> Cell:
@@ -143,12 +143,12 @@ def highway(cell: Cell, *, bias: float | Array = -1.0) -> Cell:
 
     inside = with_parameters(cell, "highway", draw)
 
-    def output(weights: Weights, carry: Carry, z: Any) -> Array:
-        y, x = _as_wide("highway", inside.output(weights, carry, z.z), z.more), z.more
+    def show(weights: Weights, y: Array, z: Any) -> Array:
+        y, x = _as_wide("highway", y, z.more), z.more
         gate = jax.nn.sigmoid(x @ weights.own["W"] + weights.own["b"])
         return gate * y + (1 - gate) * x
 
-    return with_input(inside, lambda weights, x, key: x)._replace(output=output)
+    return with_output(with_input(inside, lambda weights, x, key: x), show)
 
 
 def learned_start(cell: Cell) -> Cell:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnjax.types import Cell, Gates, Weights
+from rnnjax.cells.memory import reads_its_memory
+from rnnjax.engine.chunked import default_chunk
+from rnnjax.types import Cell, Gates, Memory, Weights
 
 
 def segments_that_fit(
@@ -93,6 +95,12 @@ def bytes_a_step(
     if isinstance(cell.form, Gates):  # the carry and the gates, and in the backward pass the gates' gradient
         unit = _bytes(cell.form.state(carry))
         return _bytes(carry) + unit * 2 * len(cell.form.activations), fixed, _bytes(carry)
+    if isinstance(cell.form, Memory) and reads_its_memory(cell):  # in chunks, of which the first carry is kept
+        return (
+            3 * _bytes(z) + _bytes(carry) // default_chunk(jax.eval_shape(cell.form.parts, weights, z)),
+            fixed,
+            _bytes(carry),
+        )
     residuals = jax.eval_shape(lambda w, c, z: jax.vjp(cell.step, w, c, z)[1], weights, carry, z)
     loop_invariant = {leaf.shape for leaf in jax.tree.leaves(weights)}
     kept = sum(_bytes(leaf) for leaf in jax.tree.leaves(residuals) if leaf.shape not in loop_invariant)

@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rnnjax.cells.memory import of_memory, reads_its_memory
 from rnnjax.engine.hooks import where
-from rnnjax.types import Array, Carry, Cell, Linear, Weights
+from rnnjax.types import Array, Carry, Cell, Linear, Memory, Parts, Weights
 
 
 def restarting(cell: Cell) -> Cell:
@@ -14,7 +15,8 @@ def restarting(cell: Cell) -> Cell:
 
         h_t = step(w, h_0 if fresh_t else h_{t-1}, z_t)
 
-    One that is linear stays linear, with a_t = 0 and b_t + a_t h_0 there. One made of gates is a free one.
+    One that is linear stays linear, with a_t = 0 and b_t + a_t h_0 there. One whose state is a memory stays that. One
+    made of gates is a free one.
     """
 
     def project(weights: Weights, pair: tuple[Any, Array], key: Array | None = None) -> tuple[Any, Array]:
@@ -32,8 +34,15 @@ def restarting(cell: Cell) -> Cell:
     def output(weights: Weights, carry: Carry, pair: tuple[Any, Array]) -> Any:
         return cell.output(weights, carry, pair[0])
 
+    def parts(weights: Weights, pair: tuple[Any, Array]) -> Parts:
+        assert isinstance(cell.form, Memory)
+        z, fresh = pair
+        found = cell.form.parts(weights, z)
+        return found._replace(fresh=fresh if found.fresh is None else fresh | found.fresh)
+
     def coefficients(weights: Weights, pair: tuple[Any, Array]) -> tuple[Carry, Carry]:
         z, fresh = pair
+        assert isinstance(cell.form, Linear)
         a, b = cell.form.coefficients(weights, z)
         alone = cell.initial_carry(weights, ())
         a = jax.tree.map(lambda a, h0: jnp.broadcast_to(a, (*fresh.shape, *h0.shape)), a, alone)
@@ -41,8 +50,14 @@ def restarting(cell: Cell) -> Cell:
         from_start = jax.tree.map(lambda a, b, h0: where(fresh, b + a * h0, b), a, b, alone)
         return jax.tree.map(lambda a: where(~fresh, a, 0), a), from_start
 
-    form = Linear(coefficients) if isinstance(cell.form, Linear) else None
-    return cell._replace(project=project, step=step, output=output, form=form)
+    restarted = cell._replace(project=project, step=step, output=output, form=None)
+    if isinstance(cell.form, Linear):
+        return restarted._replace(form=Linear(coefficients))
+    if isinstance(cell.form, Memory) and reads_its_memory(cell):
+        show = cell.form.show
+        form = cell.form._replace(parts=parts, show=lambda weights, pair, o, m: show(weights, pair[0], o, m))
+        return restarted._replace(form=form, output=of_memory(form)["output"])
+    return restarted
 
 
 def as_resets(resets: Array, T: int, batch_shape: tuple[int, ...], valid: Array | None, reverse: bool) -> Array:

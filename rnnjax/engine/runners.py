@@ -7,11 +7,12 @@ in values, gradients, taps and probe, whatever the lengths.
 from collections.abc import Callable
 from typing import NamedTuple
 
+from rnnjax.engine.chunked import by_length, chunked, chunked_of
 from rnnjax.engine.deferred import deferred
 from rnnjax.engine.linear import associative, by_platform
 from rnnjax.engine.newton import newton, newton_of
 from rnnjax.engine.scan import scan
-from rnnjax.types import Cell, Gates, Linear
+from rnnjax.types import Cell, Gates, Linear, Memory
 
 
 class Runner(NamedTuple):
@@ -29,6 +30,7 @@ RUNNERS = {
     "scan": Runner(scan, object, "any cell"),
     "deferred": Runner(deferred, Gates, "a cell made of gates (see cells.gated)"),
     "associative": Runner(associative, Linear, "a cell that is linear in its carry (see cells.linear)"),
+    "chunked": Runner(chunked, Memory, "a cell whose state is a memory (see cells.memory)", chunked_of),
     "newton": Runner(newton, object, "any cell", newton_of),
 }
 METHODS = ("auto", *RUNNERS)
@@ -44,6 +46,8 @@ def runner(method: str, cell: Cell) -> Callable:
         return _named(method)
     if isinstance(cell.form, Linear):
         return by_platform
+    if isinstance(cell.form, Memory):
+        return by_length
     return deferred if isinstance(cell.form, Gates) else scan
 
 

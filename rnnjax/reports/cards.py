@@ -19,7 +19,7 @@ from rnnjax.reports.costs import median_seconds, working_bytes
 from rnnjax.training.config import Config, factory_of, make_cell
 from rnnjax.training.options import options_of
 from rnnjax.training.own_files import short_name
-from rnnjax.types import Cell, Gates, Linear
+from rnnjax.types import Cell, Gates, Linear, Memory
 
 FEATURES, BATCH, SEEDS = 2, 16, 3
 
@@ -149,8 +149,9 @@ def source_of(factory: object) -> str:
 
 
 def form_of(cell: Cell) -> str:
-    """What the engine knows of a cell: "gates", "linear" or "free"."""
-    return "gates" if isinstance(cell.form, Gates) else "linear" if isinstance(cell.form, Linear) else "free"
+    """What the engine knows of a cell: "gates", "linear", "memory" or "free"."""
+    forms = {Gates: "gates", Linear: "linear", Memory: "memory"}
+    return forms.get(type(cell.form), "free")
 
 
 def _start_lines(found, seq_len, hidden_size):
