@@ -54,6 +54,16 @@ def uniform(bound: float | Array) -> Initializer:
     return draw
 
 
+def log_uniform(low: float | Array, high: float | Array) -> Initializer:
+    """The logarithm of a number between two bounds, U(log low, log high): steps of time of every order alike."""
+
+    def draw(key, shape, dtype=jnp.float32):
+        start, end = jnp.log(jnp.asarray(low, dtype)), jnp.log(jnp.asarray(high, dtype))
+        return start + jax.random.uniform(key, shape, dtype) * (end - start)
+
+    return draw
+
+
 def spectral(radius: float | Array, draw: Initializer) -> Initializer:
     """What `draw` gives, scaled so that its largest |eigenvalue| is `radius`: below 1 a linear state fades."""
 

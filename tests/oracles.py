@@ -55,20 +55,29 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def loop(step, params, carry, xs):
+def loop(step, params, carry, xs, lengths=None):
     """(the last carry, ys) of `step(params, carry, x) -> carry`, or `(carry, y)`; y is the field `h`, or the carry."""
     ys = []
-    for x in xs:
-        carry = step(params, carry, x)
-        if type(carry) is tuple and len(carry) == 2:
-            carry, y = carry
+    for t, x in enumerate(xs):
+        new = step(params, carry, x)
+        if type(new) is tuple and len(new) == 2:
+            new, y = new
         else:
-            y = getattr(carry, "h", carry)
+            y = getattr(new, "h", new)
+        if lengths is not None:
+            alive = t < np.asarray(lengths)
+            new = jax.tree.map(functools.partial(_where, alive), new, carry)
+            y = _where(alive, y, 0)
+        carry = new
         ys.append(y)
     return carry, np.stack(ys)
 
 
-def check_equation(cell, step, *, T=5, B=2, D=3, move=0.4, start=0.3, xs=None, method="auto"):
+def _where(alive, a, b):
+    return np.where(alive.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+
+def check_equation(cell, step, *, T=5, B=2, D=3, move=0.4, start=0.3, xs=None, lengths=None, method="auto"):
     """The cell's values and gradients are those of `step`: to 1e-10 in float64, and to 1e-5 in float32.
 
     Args:
@@ -77,7 +86,7 @@ def check_equation(cell, step, *, T=5, B=2, D=3, move=0.4, start=0.3, xs=None, m
         What is complex of the carry is a `Complex` of real arrays there.
       start: what is added to the initial carry.
       xs: inputs `[T, B, D]` instead of normal ones.
-      method: as in `unroll`.
+      lengths, method: as in `unroll`.
     """
     check_cell(cell, D)
     xs = normal(T, B, D) if xs is None else xs
@@ -86,12 +95,12 @@ def check_equation(cell, step, *, T=5, B=2, D=3, move=0.4, start=0.3, xs=None, m
         params = {n: np.asarray(a, float) + move * normal(*a.shape, seed=i) for i, (n, a) in enumerate(params.items())}
         zero = apart(cell.initial_carry(cell.weights(params), (xs.shape[1],)))
         carry = jax.tree.map(lambda a: np.asarray(a) + (start if np.issubdtype(a.dtype, np.floating) else 0), zero)
-        given, values = (params, carry, xs), loop(step, params, carry, xs)
+        given, values = (params, carry, xs), loop(step, params, carry, xs, lengths)
         weights = [normal(*np.shape(a), seed=7 + i) for i, a in enumerate(jax.tree.leaves(values))]
-        slopes = [slope(step, functools.partial(score, weights), given, seed) for seed in (1, 2, 3)]
+        slopes = [slope(step, functools.partial(score, weights), given, seed, lengths) for seed in (1, 2, 3)]
 
     def run(params, carry, xs, weights):
-        found = apart(unroll(cell, params, xs, together(carry), method=method))
+        found = apart(unroll(cell, params, xs, together(carry), lengths=lengths, method=method))
         return score(weights, *found), found
 
     run = jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True, allow_int=True))
@@ -120,7 +129,7 @@ def score(weights, last, ys):
     return sum((w * a).sum() for w, a in zip(weights, jax.tree.leaves((last, ys)), strict=True))
 
 
-def slope(step, score, given, seed):
+def slope(step, score, given, seed, lengths=None):
     """(a random direction in parameters, carry and inputs; the derivative along it)."""
     leaves, structure = jax.tree.flatten(given)
     noise = np.random.default_rng(seed)
@@ -129,7 +138,7 @@ def slope(step, score, given, seed):
         a + 1j * STEP * d if np.issubdtype(a.dtype, np.floating) else a for a, d in zip(leaves, along, strict=True)
     ]
     params, carry, xs = structure.unflatten(moved)
-    return structure.unflatten(along), score(*loop(step, params, carry, xs)).imag / STEP
+    return structure.unflatten(along), score(*loop(step, params, carry, xs, lengths)).imag / STEP
 
 
 def cotangent(tree, like):

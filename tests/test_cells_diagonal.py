@@ -3,9 +3,26 @@
 import jax
 import numpy as np
 import pytest
-from oracles import check_equation, jit, normal, parts, sigma
+from oracles import Complex, check_equation, jit, normal, parts, sigma
 
-from rnnjax.cells import GILRLSTMCarry, gilr, gilr_lstm, mingru, minlstm
+from rnnjax.cells import (
+    GILRLSTMCarry,
+    TGRUCarry,
+    TLSTMCarry,
+    gateloop,
+    gilr,
+    gilr_lstm,
+    hgrn,
+    mingru,
+    minlstm,
+    rglru,
+    s4d,
+    s5,
+    s6,
+    t_gru,
+    t_lstm,
+    t_rnn,
+)
 from rnnjax.engine.unroll import unroll
 
 H, D = 4, 3
@@ -55,7 +72,179 @@ def surrogate_lstm(p, carry, x):
     return GILRLSTMCarry(gate * carry.s + (1 - gate) * np.tanh(x @ V + b_j), c, sigma(o) * c)
 
 
+def times(a, b):
+    return Complex(a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re)
+
+
+def over(a, b):
+    size = b.re**2 + b.im**2
+    return Complex((a.re * b.re + a.im * b.im) / size, (a.im * b.re - a.re * b.im) / size)
+
+
+def turn(size, angle):
+    return Complex(size * np.cos(angle), size * np.sin(angle))
+
+
+def plus(a, b):
+    return Complex(a.re + b.re, a.im + b.im)
+
+
+def held(A, dt):
+    """exp(dt A), and the integral of exp(s A) over a step: Gu et al. (2022), zero-order hold."""
+    a = turn(np.exp(dt * A.re), dt * A.im)
+    return a, over(Complex(a.re - 1, a.im), A)
+
+
+def trapezoid(A, dt):
+    """Gu et al. (2022), bilinear: (1 - dt/2 A)^-1 times 1 + dt/2 A, and times dt."""
+    half = Complex(dt / 2 * A.re, dt / 2 * A.im)
+    below = Complex(1 - half.re, -half.im)
+    return over(Complex(1 + half.re, half.im), below), over(Complex(dt, 0 * dt), below)
+
+
+def signals(p, x):
+    return x @ p["W_u"] if "W_u" in p else x
+
+
+def channels_of_modes(sample):
+    """Gu et al. (2022), S4D, channel by channel and mode by mode."""
+
+    def step(p, h, x):
+        u, y, re, im = signals(p, x), [], np.zeros_like(h.re + 0j), np.zeros_like(h.im + 0j)
+        for j in range(u.shape[-1]):
+            shown = p["D"][j] * u[:, j]
+            for n in range(p["C_re"].shape[1]):
+                A = Complex(-np.exp(p["log_A_real"][j, n]), p["A_imag"][j, n])
+                a, b = sample(A, np.exp(p["log_dt"][j]))
+                now = plus(times(a, Complex(h.re[:, j, n], h.im[:, j, n])), Complex(b.re * u[:, j], b.im * u[:, j]))
+                re[:, j, n], im[:, j, n] = now
+                shown = shown + 2 * (p["C_re"][j, n] * now.re - p["C_im"][j, n] * now.im)
+            y.append(shown)
+        return Complex(re, im), np.stack(y, axis=-1)
+
+    return step
+
+
+def channels_of_real_modes(p, h, x):
+    """Gu et al. (2022), S4D-Real."""
+    u, A, dt = signals(p, x), -np.exp(p["log_A_real"]), np.exp(p["log_dt"])[:, None]
+    h = np.exp(dt * A) * h + (np.exp(dt * A) - 1) / A * u[..., None]
+    return h, (p["C"] * h).sum(-1) + p["D"] * u
+
+
+def one_system(sample, pair, ceiling=np.inf):
+    """Smith et al. (2022), equations 2 to 6, in columns: x' = Lambda x + B u, y = Re(C x) + D u."""
+
+    def step(p, h, x):
+        real = p["Lambda_re"] if ceiling == np.inf else np.where(p["Lambda_re"].real > ceiling, ceiling, p["Lambda_re"])
+        a, scale = sample(Complex(real, p["Lambda_im"]), np.exp(p["log_step"]))
+        h = plus(times(a, h), times(scale, Complex(x @ p["B_re"], x @ p["B_im"])))
+        through = x * p["D"] if p["D"].ndim == 1 else x @ p["D"]
+        return h, pair * (h.re @ p["C_re"] - h.im @ p["C_im"]) + through
+
+    return step
+
+
+def selective(negative=False):
+    """Gu & Dao (2023), algorithm 2, and their code's B: for each channel and state."""
+
+    def step(p, h, x):
+        u = signals(p, x)
+        dt = np.log(1 + np.exp((u @ p["W_r"]) @ p["W_dt"] + p["b_dt"]))
+        B, C = u @ p["W_B"], u @ p["W_C"]
+        a = np.exp(dt[:, :, None] * -np.exp(p["A_log"]))
+        h = (2 * a - 1 if negative else a) * h + (dt * u)[:, :, None] * B[:, None, :]
+        return h, (C[:, None, :] * h).sum(-1) + p["D"] * u
+
+    return step
+
+
+def real_gated(negative=False):
+    """De et al. (2024), equations 1 to 4, with c = 8 and two heads."""
+
+    def step(p, h, x):
+        u = signals(p, x)
+        blocks = np.split(u, 2, axis=-1)
+        r, i = (
+            sigma(np.concatenate([part @ W for part, W in zip(blocks, p[name], strict=True)], axis=-1) + p[b])
+            for name, b in (("W_a", "b_a"), ("W_x", "b_x"))
+        )
+        a = sigma(-p["Lambda"]) ** (8 * r)
+        a = 2 * a - 1 if negative else a
+        return a * h + np.sqrt(1 - a**2) * (i * u)
+
+    return step
+
+
+def hierarchical(bound):
+    """Qin et al. (2023), equations 4 to 8."""
+
+    def step(p, h, x):
+        (W_f, W_re, W_im), (b_f, b_re, b_im) = parts(p, "W_x", 3), parts(p, "b", 3)
+        forget = bound + (1 - bound) * sigma(x @ W_f + b_f)
+        re, im = (s * sigma(s) for s in (x @ W_re + b_re, x @ W_im + b_im))
+        h = plus(times(turn(forget, p["theta"]), h), Complex((1 - forget) * re, (1 - forget) * im))
+        return h, np.concatenate(h, axis=-1)
+
+    return step
+
+
+def hierarchical_real(p, h, x):
+    """Qin et al. (2023), without theta."""
+    (W_f, W_i), (b_f, b_i) = parts(p, "W_x", 2), parts(p, "b", 2)
+    forget, i = sigma(x @ W_f + b_f), x @ W_i + b_i
+    return forget * h + (1 - forget) * i * sigma(i)
+
+
+def looped(p, h, x):
+    """Katsch (2023), equations 3 and 4, with heads of one unit."""
+    alpha, beta, k, v, q = (x @ W + b for W, b in zip(parts(p, "W_x", 5), parts(p, "b", 5), strict=True))
+    h = plus(times(turn(sigma(alpha), beta), h), Complex(k * v, 0 * k))
+    return h, q * h.re
+
+
+def typed(p, h, x):
+    """Balduzzi & Ghifary (2016), T-RNN."""
+    W, V = parts(p, "W_x", 2)
+    forget = sigma(x @ V + p["b"])
+    return forget * h + (1 - forget) * (x @ W)
+
+
+def typed_gru(p, carry, x):
+    """Balduzzi & Ghifary (2016), T-GRU."""
+    z, f, o = np.split(carry.past + x @ p["W_x"] + p["b"], 3, axis=-1)
+    return TGRUCarry(x @ p["V_x"], sigma(f) * carry.h + z * np.tanh(o))
+
+
+def typed_lstm(p, carry, x):
+    """Balduzzi & Ghifary (2016), T-LSTM."""
+    z, f, o = np.split(carry.past + x @ p["W_x"] + p["b"], 3, axis=-1)
+    c = sigma(f) * carry.c + (1 - sigma(f)) * z
+    return TLSTMCarry(x @ p["V_x"], c, c * np.tanh(o))
+
+
 EQUATIONS = {
+    "s4d": (s4d(2, state_size=4), channels_of_modes(held)),
+    "s4d-bilinear": (
+        s4d(3, state_size=4, initialization="inv", discretization="bilinear"),
+        channels_of_modes(trapezoid),
+    ),
+    "s4d-real": (s4d(H, state_size=2, initialization="real"), channels_of_real_modes),
+    "s5": (s5(H), one_system(held, 2)),
+    "s5-all-modes": (
+        s5(3, state_size=4, discretization="bilinear", conj_sym=False, clip_eigenvalues=True),
+        one_system(trapezoid, 1, -1e-4),
+    ),
+    "s6": (s6(H, state_size=2), selective()),
+    "s6-negative": (s6(3, state_size=2, negative_eigenvalues=True), selective(negative=True)),
+    "rglru": (rglru(H, heads=2), real_gated()),
+    "rglru-negative": (rglru(H, heads=2, negative_eigenvalues=True), real_gated(negative=True)),
+    "hgrn": (hgrn(H, lower_bound=0.25), hierarchical(0.25)),
+    "hgrn-real": (hgrn(H, complex_state=False), hierarchical_real),
+    "gateloop": (gateloop(H), looped),
+    "t_rnn": (t_rnn(H), typed),
+    "t_gru": (t_gru(H), typed_gru),
+    "t_lstm": (t_lstm(H), typed_lstm),
     "mingru": (mingru(H), minimal_gru()),
     "mingru-positive": (mingru(H, positive=True), minimal_gru(g)),
     "mingru-negative": (mingru(H, negative_eigenvalues=True), minimal_gru(factor=2)),
@@ -66,7 +255,19 @@ EQUATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", EQUATIONS)
+# The forms that share most of their code with another one here.
+ALIKE = {
+    "s4d-real",
+    "s6-negative",
+    "rglru-negative",
+    "hgrn-real",
+    "mingru-positive",
+    "mingru-negative",
+    "minlstm-positive",
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in ALIKE else n for n in EQUATIONS])
 def test_the_papers_equation(name):
     check_equation(*EQUATIONS[name])
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from rnnjax.cells.continuous import antisymmetric, antisymmetric_gated, lem, lipschitz
+from rnnjax.cells.decay_gates import gateloop, hgrn, rglru
 from rnnjax.cells.decayed_memories import LinearAttentionCarry, gla, hgrn2, linear_attention, retnet
 from rnnjax.cells.deep_steps import SCRNCarry, mut1, mut2, mut3, rhn, scrn
 from rnnjax.cells.delta_memories import deltanet, deltaproduct, fast_weights, gated_deltanet
@@ -28,8 +29,11 @@ from rnnjax.cells.oscillators import cornn, unicornn, wrnn
 from rnnjax.cells.phased import phased_lstm
 from rnnjax.cells.rnn import irnn, rnn
 from rnnjax.cells.rwkv import rwkv7
+from rnnjax.cells.selective import s6
 from rnnjax.cells.slstm import slstm
+from rnnjax.cells.state_space import s4d, s5
 from rnnjax.cells.twin_gates import RANCarry, atr, brc, cfn, nbrc, ran
+from rnnjax.cells.typed import TGRUCarry, TLSTMCarry, t_gru, t_lstm, t_rnn
 from rnnjax.cells.unitary import ComplexState, eunn, urnn
 from rnnjax.types import Cell
 
@@ -43,8 +47,9 @@ FAMILIES: dict[str, tuple[Callable[..., Cell], ...]] = {
     "Equations in continuous time": (lem, cornn, unicornn, antisymmetric, antisymmetric_gated, lipschitz, wrnn, cfc,
                                      ltc),
     "Memories of the past": (lmu, legs),
-    "Linear in the state, or nearly": (lru, sru_v1, sru, qrnn),
-    "Gates of the input alone": (mingru, minlstm, gilr, gilr_lstm),
+    "State spaces": (lru, s4d, s5, s6),
+    "Linear in the state, or nearly": (sru_v1, sru, qrnn, t_rnn, t_gru, t_lstm, gilr, gilr_lstm, mingru, minlstm, rglru,
+                                       hgrn, gateloop),
     "Matrix memories": (linear_attention, fast_weights, retnet, gla, hgrn2, mlstm, deltanet, gated_deltanet,
                         deltaproduct, rwkv7),
     "Neuroscience": (leaky_rnn, low_rank, plrnn, dend_plrnn, esn),
@@ -61,6 +66,8 @@ __all__ = [
     "MLSTMCarry",
     "RANCarry",
     "SCRNCarry",
+    "TGRUCarry",
+    "TLSTMCarry",
     "antisymmetric",
     "antisymmetric_gated",
     "atr",
@@ -79,12 +86,14 @@ __all__ = [
     "fastrnn",
     "gated",
     "gated_deltanet",
+    "gateloop",
     "gilr",
     "gilr_lstm",
     "gla",
     "goru",
     "gru",
     "gru_cho",
+    "hgrn",
     "hgrn2",
     "householder",
     "indrnn",
@@ -125,15 +134,22 @@ __all__ = [
     "qrnn",
     "ran",
     "retnet",
+    "rglru",
     "rhn",
     "rnn",
     "rwkv7",
+    "s4d",
+    "s5",
+    "s6",
     "scornn",
     "scrn",
     "slstm",
     "sru",
     "sru_v1",
     "star",
+    "t_gru",
+    "t_lstm",
+    "t_rnn",
     "unicornn",
     "ur_lstm",
     "urnn",
