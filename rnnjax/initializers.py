@@ -32,7 +32,20 @@ def orthogonal(gain: float | Array = 1.0) -> Initializer:
     `gain` may be traced, so that it can be an axis of a sweep.
     """
     draw = jax.nn.initializers.orthogonal()
-    return lambda key, shape, dtype=jnp.float32: jnp.asarray(gain, dtype) * draw(key, shape, dtype)
+
+    def scaled(key, shape, dtype=jnp.float32):
+        return jnp.asarray(gain, dtype) * one_by_one(lambda key: draw(key, shape, dtype))(key)
+
+    return scaled
+
+
+def one_by_one(draw: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """`draw`, which takes a key and factorises a matrix, as it is; under `jax.vmap` for one key after the other.
+
+    On a CPU, LAPACK's factorisation of a batch holds its thread while others of the pool work for it: as many of
+    them side by side as there are threads wait for one another for ever. It has no gradient.
+    """
+    return jax.custom_batching.sequential_vmap(draw)
 
 
 def identity(scale: float | Array = 1.0) -> Initializer:

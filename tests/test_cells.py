@@ -421,6 +421,18 @@ def test_initialisers_draw_float32_by_default():
             assert draw(jax.random.key(0), (H, H), jnp.float64).dtype == jnp.float64, name
 
 
+def test_orthogonal_matrices_of_many_keys_are_factorised_one_by_one():
+    """LAPACK's batches, two of them at once, can wait for each other for ever on a machine of two cores."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    draw = initializers.per_gate(initializers.orthogonal(0.5), 4)
+    many = jax.vmap(lambda key: draw(key, (H, 4 * H)))
+    together = jax.jit(many)(keys)
+    for matrix, key in zip(together, keys, strict=True):
+        np.testing.assert_array_equal(matrix, jax.jit(lambda key: draw(key, (H, 4 * H)))(key))
+    assert "geqrf" in (text := jax.jit(many).lower(keys).as_text())
+    assert not [line for line in text.splitlines() if "geqrf" in line and f"tensor<3x{H}x{H}xf32>" in line]
+
+
 def test_a_cell_without_inputs_runs_by_itself(cell):
     """D = 0: what a first input of zero does to the cell with one input."""
     params = cell.init(jax.random.key(0), 0)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rnnjax.engine.steps import flatten, push, start
+from rnnjax.initializers import one_by_one
 from rnnjax.keys import Purpose, purpose_key
 from rnnjax.types import Array, Carry, Cell, Params, prepared
 
@@ -74,7 +75,8 @@ def lyapunov_spectrum(
         growth = jnp.maximum(jnp.abs(jnp.diagonal(R)), jnp.finfo(R.dtype).tiny)
         return (carry, Q.T), jnp.log(growth)
 
-    V = jax.random.orthogonal(purpose_key(Purpose.PROBES) if key is None else key, h.size, dtype=h.dtype)[:k]
+    key = purpose_key(Purpose.PROBES) if key is None else key
+    V = one_by_one(lambda key: jax.random.orthogonal(key, h.size, dtype=h.dtype))(key)[:k]
     lead = T % interval
     state, _ = stretch((carry, V), jax.tree.map(lambda z: z[:lead], zs))
     blocks = jax.tree.map(lambda z: z[lead:].reshape(T // interval, interval, *z.shape[1:]), zs)

@@ -9,6 +9,7 @@ from jax.scipy.special import logsumexp
 
 from rnnjax.diagnostics.jacobians import step_jacobians
 from rnnjax.engine.steps import flatten, pull, push, trajectory
+from rnnjax.initializers import one_by_one
 from rnnjax.norms import scaled_norm
 from rnnjax.types import Array, Carry, Cell, Params, prepared
 
@@ -59,7 +60,7 @@ def frobenius_sensitivity(
     h, _ = flatten(jax.tree.map(lambda a: a[0], carries))
     if not 1 <= probes <= h.size:
         raise ValueError(f"probes is {probes}; the carry has {h.size} numbers, so it must be 1 to {h.size}")
-    V = jax.random.orthogonal(key, h.size, dtype=h.dtype)[:probes]
+    V = one_by_one(lambda key: jax.random.orthogonal(key, h.size, dtype=h.dtype))(key)[:probes]
 
     def back(V, inputs):
         V, log = _unit(pull(cell, weights, *inputs, V))
