@@ -23,6 +23,8 @@ ALLOWED = [
     {"cell": "lstm", "segments": 2, "method": "deferred", "min_seq_len": 2, "num_layers": 2},
     {"cell": "rnn", "gradient": "tbptt:2"},
     {"dtype": "bfloat16"},
+    {"cell": "gru", "block": "norm,conv:3,inner_norm,gate,mlp:2", "num_layers": 2, "min_seq_len": 2},
+    {"cell": "lru", "block": "expand:2,conv:3,out:glu", "dropout": 0.5},
 ]
 
 

@@ -2,6 +2,8 @@
 
 from rnnjax.nn.attention import Transformer, TransformerBlock, transformer
 from rnnjax.nn.bidirectional import Bidirectional
+from rnnjax.nn.block_parts import Parts
+from rnnjax.nn.blocks import Block
 from rnnjax.nn.model import SequenceModel
 from rnnjax.nn.rnn import RNN
 from rnnjax.nn.stack import Stack
@@ -9,6 +11,8 @@ from rnnjax.nn.stack import Stack
 __all__ = [
     "RNN",
     "Bidirectional",
+    "Block",
+    "Parts",
     "SequenceModel",
     "Stack",
     "Transformer",

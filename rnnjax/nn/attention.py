@@ -247,7 +247,7 @@ def check_plain(**options: Any) -> None:
 
 
 OF_A_RECURRENCE = {"residual": False, "method": "auto", "segments": 1, "gradient": "bptt", "cotangent_clip": 0.0}
-OF_A_RECURRENCE |= dict.fromkeys(PENALTIES, 0.0) | {"wrap": ""}
+OF_A_RECURRENCE |= dict.fromkeys(PENALTIES, 0.0) | {"wrap": "", "block": ""}
 
 
 def _mix(q, k, v, seen, distance, spec):

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rnnjax.nn.rnn import RNN, given
+from rnnjax.engine.unroll import last_valid
+from rnnjax.nn.rnn import given
 from rnnjax.types import Array, Carry
 
 
@@ -22,13 +23,13 @@ class Bidirectional(nnx.Module):
         y_t = merge(forward_t, backward_t)      Schuster & Paliwal (1997), Bidirectional recurrent neural networks
 
     The backward one starts at each sequence's own last step. Carries, taps and probes are pairs (forward, backward).
-    `merge_fn` may return anything, as in Flax; so is `rngs` taken here.
+    Each is an `RNN`, or a layer called as one. `merge_fn` may return anything, as in Flax; so is `rngs` taken here.
     """
 
     def __init__(
         self,
-        forward_rnn: RNN,
-        backward_rnn: RNN,
+        forward_rnn: Any,
+        backward_rnn: Any,
         *,
         merge_fn: Callable[[Array, Array], Array] = concatenate,
         time_major: bool = False,
@@ -109,6 +110,15 @@ class Bidirectional(nnx.Module):
     @property
     def _pair(self):
         return self.forward_rnn, self.backward_rnn
+
+
+def last_step(xs: Array, lengths: Array | None, bidirectional: bool) -> Array:
+    """`[T, ..., D]` -> `[..., D]` in running order: of two directions the backward half ends at the first step."""
+    last = xs[-1] if lengths is None else last_valid(xs, lengths)
+    if not bidirectional:
+        return last
+    half = xs.shape[-1] // 2
+    return concatenate(last[..., :half], xs[0][..., half:])
 
 
 def one_each(count: int, of: str, **given: Any) -> list:

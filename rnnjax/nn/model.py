@@ -8,6 +8,8 @@ from flax import nnx
 
 from rnnjax.engine.unroll import clean_lengths, zero_past
 from rnnjax.nn.attention import Transformer
+from rnnjax.nn.block_parts import Parts
+from rnnjax.nn.blocks import make_norm
 from rnnjax.nn.rnn import shown_features
 from rnnjax.nn.stack import Stack, check_cells
 from rnnjax.types import Array, Cell
@@ -20,8 +22,9 @@ class SequenceModel(nnx.Module):
 
         x_t = encode(inputs_t);   y = Stack(x);   outputs = W y + b      of the last step, every step, or the mean step
 
-    Where the last layer is a Transformer's, its y is normed first: outputs = W LN(y) + b. Where the first is, tokens
-    enter as sqrt(D) times their embedding, as large as what is added to them (Vaswani et al. 2017).
+    Where the last layer is a Transformer's, or in a block with a norm, its y is normed first: outputs = W norm(y) + b.
+    Where the first is a Transformer's, tokens enter as sqrt(D) times their embedding, as large as what is added to them
+    (Vaswani et al. 2017).
 
     With dropout, `model.train()` and `model.eval()` switch it, `nnx.reseed(model, dropout=key)` gives it a key.
 
@@ -31,9 +34,10 @@ class SequenceModel(nnx.Module):
       output_size: O.
       tokens: inputs are integers, and the encoder is an embedding.
       embedding_size: width of the encoder. Tokens default to the width of the first cell; other inputs go to the stack
-        as they are unless it is given, and through a linear map if so.
+        as they are unless it is given, and through a linear map if so. With a block it is the width of the model, by
+        default that at which the block's recurrence has the hidden size of the first cell.
       readout: "last" reads each sequence's last valid step, "every" each step, "mean" the mean over the valid steps.
-      dropout, residual, bidirectional, dtype, method, segments, gradient, cotangent_clip: of `Stack`.
+      dropout, residual, bidirectional, block, dtype, method, segments, gradient, cotangent_clip: of `Stack`.
       rngs: `params`, and `dropout` if there is any.
 
     Raises ValueError for an unknown `readout`.
@@ -51,6 +55,7 @@ class SequenceModel(nnx.Module):
         dropout: float = 0.0,
         residual: bool = False,
         bidirectional: bool = False,
+        block: Parts | None = None,
         dtype: jnp.dtype | None = None,
         method: str = "auto",
         segments: int | str = 1,
@@ -62,6 +67,8 @@ class SequenceModel(nnx.Module):
             raise ValueError(f"unknown readout {readout!r}; allowed: {', '.join(READOUTS)}")
         check_cells(cells)
         width = input_size
+        if block is not None and embedding_size is None:
+            embedding_size = max(round(_shown(cells[0], input_size) / block.expand), 1)
         if tokens:
             width = embedding_size or _shown(cells[0], input_size)
             self.encoder = nnx.Embed(input_size, width, dtype=dtype, rngs=rngs)
@@ -76,6 +83,7 @@ class SequenceModel(nnx.Module):
             dropout=dropout,
             residual=residual,
             bidirectional=bidirectional,
+            block=block,
             dtype=dtype,
             method=method,
             segments=segments,
@@ -84,7 +92,8 @@ class SequenceModel(nnx.Module):
             rngs=rngs,
         )
         self.scale = width**0.5 if tokens and isinstance(cells[0], Transformer) else 1.0
-        self.norm = nnx.LayerNorm(self.stack.out_features, rngs=rngs) if isinstance(cells[-1], Transformer) else None
+        last = "layer" if isinstance(cells[-1], Transformer) else "none" if block is None else block.norm
+        self.norm = make_norm(last, self.stack.out_features, rngs=rngs)
         # Not computed in `dtype`: outputs rounded to bfloat16 would round the loss.
         self.readout = nnx.Linear(self.stack.out_features, output_size, rngs=rngs)
         self.steps_read = readout

@@ -6,10 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from rnnjax.engine.unroll import clean_lengths, last_valid, zero_past
+from rnnjax.engine.unroll import clean_lengths, zero_past
 from rnnjax.gradients.methods import check_gradient
 from rnnjax.nn.attention import Transformer, TransformerBlock, check_plain
-from rnnjax.nn.bidirectional import Bidirectional, concatenate, one_each
+from rnnjax.nn.bidirectional import Bidirectional, last_step, one_each
+from rnnjax.nn.block_parts import Parts
+from rnnjax.nn.blocks import Block
 from rnnjax.nn.rnn import RNN
 from rnnjax.types import Array, Cell
 
@@ -20,7 +22,8 @@ class Stack(nnx.Module):
         y^0 = x;   y^l = RNN_l(dropout(y^{l-1}))  [+ y^{l-1}, if residual and the widths agree]
 
     Dropout acts between layers alone, neither on x nor in the recurrence nor on the last y (Zaremba et al. 2014,
-    arXiv:1409.2329); the residual path (He et al. 2015, arXiv:1512.03385) is not dropped.
+    arXiv:1409.2329); the residual path (He et al. 2015, arXiv:1512.03385) is not dropped. With a `block` each layer
+    stands in one, of the width of xs, and dropout acts on what it adds to its input.
 
     Args:
       cells: one `Cell` a layer, of which bidirectional layers have two sets of parameters; or what `transformer`
@@ -29,6 +32,7 @@ class Stack(nnx.Module):
       dropout: probability of dropping a unit between layers.
       residual: add each layer's input to its output where the widths agree.
       bidirectional: run each layer in both directions, and concatenate what they show.
+      block: the parts of the `Block` around each cell; none without.
       dtype, method, segments, gradient, cotangent_clip: of `RNN`.
       rngs: `params`, and `dropout` if there is any.
 
@@ -43,6 +47,7 @@ class Stack(nnx.Module):
         dropout: float = 0.0,
         residual: bool = False,
         bidirectional: bool = False,
+        block: Parts | None = None,
         dtype: jnp.dtype | None = None,
         method: str = "auto",
         segments: int | str = 1,
@@ -52,15 +57,20 @@ class Stack(nnx.Module):
     ):
         check_cells(cells)
         check_gradient(gradient, bidirectional=bidirectional)
+        if block is not None and residual:
+            raise ValueError(BLOCK_ADDS)
         options: dict[str, Any] = {"time_major": True, "dtype": dtype, "method": method, "segments": segments}
         options |= {"gradient": gradient, "cotangent_clip": cotangent_clip, "rngs": rngs}
         layers: list[Any] = []
         width = in_features
         for cell in cells:
             if not isinstance(cell, Cell):
-                check_plain(residual=residual, **{name: options[name] for name in OF_RNN})
+                check_plain(residual=residual, block=block or "", **{name: options[name] for name in OF_RNN})
                 first = not any(isinstance(layer, TransformerBlock) for layer in layers)
                 layer = TransformerBlock(cell, width, bidirectional=bidirectional, first=first, dtype=dtype, rngs=rngs)
+            elif block is not None:
+                own = {name: options[name] for name in (*OF_RNN, "dtype", "rngs")}
+                layer = Block(cell, width, block, bidirectional=bidirectional, dropout=dropout, **own)
             elif bidirectional:
                 layer = Bidirectional(*(RNN(cell, width, **options) for _ in range(2)), time_major=True)
             else:
@@ -72,7 +82,8 @@ class Stack(nnx.Module):
         self.bidirectional = bidirectional
         self.out_features = width
         # One stream for all layers, named "dropout" whatever stream its key came from, so that `nnx.reseed` finds it.
-        self.dropout = nnx.Dropout(dropout, rngs=nnx.Rngs(dropout=rngs.dropout())) if dropout else None
+        between = dropout and block is None
+        self.dropout = nnx.Dropout(dropout, rngs=nnx.Rngs(dropout=rngs.dropout())) if between else None
 
     def __call__(
         self,
@@ -95,9 +106,9 @@ class Stack(nnx.Module):
             bidirectional.
           outputs: "every", or "last" for the last layer's last step alone: that of each direction in running order.
           return_inputs: return (carry, ys, inputs), where `inputs[l]` `[T, ..., D_l]` is what layer l read in this very
-            pass, after dropout and residuals, zero past the lengths.
-          first_outputs: `[T, ..., H]`, what the first layer is to show instead of its own outputs: the loss of a model
-            as a function of these.
+            pass, after dropout and residuals, zero past the lengths; of a block, what its recurrence read.
+          first_outputs: `[T, ..., H]`, what the first layer, or the recurrence of its block, is to show instead of its
+            own outputs: the loss of a model as a function of these.
         """
         lengths = clean_lengths(lengths, xs.shape[0], xs.shape[1:-1])
         each = one_each(len(self.layers), "layer", initial_carry=initial_carry, taps=taps, probe=probe)
@@ -106,22 +117,23 @@ class Stack(nnx.Module):
         inputs, ys = [], zero_past(xs, lengths)
         for layer, carry, tap, dummy in zip(self.layers, *each, strict=True):
             final = outputs == "last" and len(carries) == len(self.layers) - 1
+            instead = first_outputs if not carries else None
+            given: dict[str, Any] = {"initial_carry": carry, "taps": tap, "probe": dummy, "seq_lengths": lengths}
+            given |= {"return_carry": True, "outputs": "last" if final else "every"}
+            if isinstance(layer, Block):
+                carry, ys, read = layer(ys, return_inputs=True, first_outputs=instead, **given)
+                inputs.append(zero_past(read, lengths))
+                carries.append(carry)
+                continue
             inputs.append(self.dropout(ys) if carries and self.dropout is not None else ys)
-            carry, new = layer(
-                inputs[-1],
-                seq_lengths=lengths,
-                initial_carry=carry,
-                return_carry=True,
-                taps=tap,
-                probe=dummy,
-                outputs="last" if final else "every",
-            )
-            if first_outputs is not None and not carries:
-                shown = zero_past(first_outputs, lengths)
-                new = _last_step(shown, lengths, layer) if final else shown
+            carry, new = layer(inputs[-1], **given)
+            if instead is not None:
+                shown = zero_past(instead, lengths)
+                new = last_step(shown, lengths, isinstance(layer, Bidirectional)) if final else shown
             carries.append(carry)
             if self.residual and new.shape[-1] == ys.shape[-1]:
-                new = new + (_last_step(ys, lengths, layer) if final else ys).astype(new.dtype)
+                both = isinstance(layer, Bidirectional)
+                new = new + (last_step(ys, lengths, both) if final else ys).astype(new.dtype)
             ys = new
         return (tuple(carries), ys, tuple(inputs)) if return_inputs else (tuple(carries), ys)
 
@@ -138,16 +150,8 @@ class Stack(nnx.Module):
         return tuple(layer.make_probe(T, batch_shape) for layer in self.layers)
 
 
+BLOCK_ADDS = "residual=True adds each layer's input, and a block does that itself; allowed: residual=False"
 OF_RNN = ("method", "segments", "gradient", "cotangent_clip")
-
-
-def _last_step(xs, lengths, layer):
-    """`[T, ..., D]` -> `[..., D]` in the running order of the layer: backward features end at the first step."""
-    last = xs[-1] if lengths is None else last_valid(xs, lengths)
-    if not isinstance(layer, Bidirectional):
-        return last
-    half = xs.shape[-1] // 2
-    return concatenate(last[..., :half], xs[0][..., half:])
 
 
 def check_cells(cells: Sequence[Cell | Transformer]) -> None:

@@ -12,7 +12,7 @@ from flax import nnx
 from rnnjax.diagnostics.costs import product_flops
 from rnnjax.nn import SequenceModel, Stack
 from rnnjax.sweeps.timing import read_clock
-from rnnjax.training.config import Config, make_cell
+from rnnjax.training.config import Config, make_cell, make_parts
 from rnnjax.types import Array, Cell
 
 SYMBOLS = 64  # of the texts that are written
@@ -36,15 +36,17 @@ class Writing(NamedTuple):
 
 
 def layer_costs(config: Config, past: int) -> Costs:
-    """The costs of one layer of the config's cell and hidden size, for one sequence, after `past` steps.
+    """The costs of one layer of the config's cell, block and hidden size, for one sequence, after `past` steps.
 
     Of a recurrent cell state and FLOPs do not depend on `past`; of one that attends they grow with it.
 
     Raises ValueError for a cell, an option or a size that cannot be.
     """
-    cell, width = make_cell(config), config.hidden_size
+    cell, block, width = make_cell(config), make_parts(config), config.hidden_size
     x = jax.ShapeDtypeStruct((width,), jnp.float32)
-    graphdef, params, rest = nnx.split(nnx.eval_shape(lambda: Stack([cell], width, rngs=nnx.Rngs(0))), nnx.Param, ...)
+    method = "auto" if block is None else "scan"  # whose products are those of the cell's own functions
+    layer = nnx.eval_shape(lambda: Stack([cell], width, block=block, method=method, rngs=nnx.Rngs(0)))
+    graphdef, params, rest = nnx.split(layer, nnx.Param, ...)
 
     def carry(params, rest):
         return nnx.merge(graphdef, params, rest).initial_carry((), steps=past)
@@ -54,7 +56,8 @@ def layer_costs(config: Config, past: int) -> Costs:
 
     shapes = jax.eval_shape(carry, params, rest)
     # Of a cell as its own functions say: the engine may write down products that it does not use.
-    flops = _flops_of_cell(cell, x) if isinstance(cell, Cell) else product_flops(step, params, rest, shapes, x)
+    alone = isinstance(cell, Cell) and block is None
+    flops = _flops_of_cell(cell, x) if alone else product_flops(step, params, rest, shapes, x)
     return Costs(
         sum(leaf.size for leaf in jax.tree.leaves(params)),
         sum(_numbers(leaf) for leaf in jax.tree.leaves(shapes)),
@@ -67,8 +70,8 @@ def time_writing(config: Config, lengths: Sequence[int]) -> list[Writing]:
 
     A model that attends has room for the whole text, and reads all of that room at each step.
     """
-    model = SequenceModel([make_cell(config)], input_size=SYMBOLS, output_size=SYMBOLS, tokens=True,
-                          embedding_size=config.hidden_size, readout="every", rngs=nnx.Rngs(0))  # fmt: skip
+    model = SequenceModel([make_cell(config)], input_size=SYMBOLS, output_size=SYMBOLS, tokens=True, readout="every",
+                          embedding_size=config.hidden_size, block=make_parts(config), rngs=nnx.Rngs(0))  # fmt: skip
     model.eval()
     graphdef, state = nnx.split(model)
 

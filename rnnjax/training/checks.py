@@ -10,6 +10,8 @@ from rnnjax.engine.runners import check_method
 from rnnjax.gradients.methods import check_gradient
 from rnnjax.gradients.penalties import PENALTIES, orthogonal
 from rnnjax.nn.attention import OF_A_RECURRENCE, Transformer, check_plain
+from rnnjax.nn.block_parts import check_parts, inner_width
+from rnnjax.nn.rnn import shown_features
 from rnnjax.tasks import check_causal
 from rnnjax.training.config import (
     DEFAULTS,
@@ -21,11 +23,13 @@ from rnnjax.training.config import (
     factory_of,
     known_options,
     make_cell,
+    make_parts,
     make_task,
     unknown_setting,
 )
 from rnnjax.training.curriculum import check_curriculum
 from rnnjax.training.lengths import check_lengths
+from rnnjax.training.model import encoder_width
 from rnnjax.training.options import kinds_in_words
 from rnnjax.training.refusals import one_of
 from rnnjax.training.stateful import check_stateful
@@ -71,10 +75,13 @@ def check(config: Config) -> None:
     for kind in OWNERS:
         _check_options(kind, config)
     read(config.wrap)  # raises where it cannot be
+    _check_block(config)
     changed = [name for name in PENALTIES if getattr(config, name)]
     if config.bidirectional and changed:
         raise ValueError(f"{changed[0]}={getattr(config, changed[0])!r} reads forwards; allowed: bidirectional=False")
     for setting, other, idle, allowed in IDLE:
+        if setting == "dropout" and config.block:  # it acts inside each layer
+            continue
         if getattr(config, setting) != getattr(DEFAULTS, setting) and idle(getattr(config, other)):
             raise ValueError(
                 f"{setting}={getattr(config, setting)!r} changes nothing with {other}={getattr(config, other)!r}; "
@@ -86,7 +93,7 @@ def check(config: Config) -> None:
         check_stateful(task, config.task, bidirectional=config.bidirectional, min_seq_len=config.min_seq_len)
     check_curriculum(task, config)
     check_lengths(config)
-    width = config.embedding_size or (config.hidden_size if task.tokens else task.input_size)
+    width = encoder_width(config, task) or task.input_size
     if isinstance(make_cell(config), Transformer):
         check_plain(**{name: getattr(config, name) for name in OF_A_RECURRENCE})
     else:
@@ -95,7 +102,12 @@ def check(config: Config) -> None:
 
 def _check_recurrence(config, width):
     """Raises ValueError for a cell that breaks a promise, and for settings that do not go together with it."""
+    parts = make_parts(config)
+    if parts is not None and parts.up:
+        width = inner_width(parts, config.hidden_size)
     noisy = _check_cell(factory_of(config, "cell"), dataclasses.replace(config, seed=0, lr=1.0), width)
+    if parts is not None:
+        _check_fit(config, parts, width)
     if config.residual and config.num_layers == 1 and width != config.hidden_size * (1 + config.bidirectional):
         raise ValueError(
             f"residual=True changes nothing with num_layers=1 and inputs {width} wide; allowed: num_layers of 2 or more"
@@ -118,6 +130,29 @@ def _check_cell(factory, config, width):
     except (TypeError, ValueError) as error:
         within = f" in wrap={config.wrap!r}" if config.wrap else ""
         raise ValueError(f"cell {config.cell!r}{within}: {error}") from error
+
+
+def _check_block(config):
+    """Raises ValueError for a block that cannot be, and for what contradicts it."""
+    if make_parts(config) is None:
+        return
+    if config.residual:
+        raise ValueError(
+            f"residual=True with block={config.block!r}, which adds each layer's input itself; allowed: one of them"
+        )
+    if config.embedding_size not in (None, config.hidden_size):
+        raise ValueError(
+            f"embedding_size={config.embedding_size} with block={config.block!r}: the model is hidden_size wide; "
+            f"allowed: {config.hidden_size}, or none"
+        )
+
+
+def _check_fit(config, parts, width):
+    """Raises ValueError where the parts of a block do not go with what its cell, of inputs so wide, shows."""
+    try:
+        check_parts(parts, config.hidden_size, shown_features(make_cell(config), width), config.bidirectional)
+    except ValueError as error:
+        raise ValueError(f"block={config.block!r}: {error}") from None
 
 
 def _check_options(kind, config):

@@ -11,8 +11,9 @@ from rnnjax.cells import CELLS
 from rnnjax.cells.wrappers import WRAPPERS
 from rnnjax.engine.runners import METHODS
 from rnnjax.nn.attention import LAYERS, Transformer
+from rnnjax.nn.block_parts import PRESETS, Parts, inner_width
 from rnnjax.tasks import TASKS
-from rnnjax.training import own_files, wrapping
+from rnnjax.training import blocking, own_files, wrapping
 from rnnjax.training.options import REQUIRED, Option, Options, options_of
 from rnnjax.training.refusals import closest, nearest, one_of
 from rnnjax.types import Array, Cell, Task
@@ -45,12 +46,18 @@ class Config:
     cell: str = _field("lstm", ", ".join([*CELLS, *LAYERS]) + "; or FILE.py:NAME of your own")
     cell_options: Mapping[str, Any] = _field(Options(), "of the cell: see its factory")
     wrap: str = _field("", "what is put around the cell, such as zoneout:0.1,layernorm: " + ", ".join(WRAPPERS))
-    hidden_size: int = _field(128, "H, units a layer")
+    block: str = _field(
+        "",
+        "what stands around each recurrence, such as norm,conv:4,gate,mlp:2, or a paper's: " + ", ".join(PRESETS),
+    )
+    hidden_size: int = _field(128, "H, units a layer; with a block, the width of the model")
     num_layers: int = _field(1, "L, stacked layers")
     bidirectional: bool = _field(False, "run each layer in both directions and concatenate")
     residual: bool = _field(False, "add each layer's input to its output where widths agree")
     dropout: float = _field(0.0, "probability of dropping a unit between layers")
-    embedding_size: int | None = _field(None, "width of the encoder; tokens default to hidden_size, reals to none")
+    embedding_size: int | None = _field(
+        None, "width of the encoder; tokens and blocks default to hidden_size, reals to none"
+    )
 
     optimizer: str = _field("adam", ", ".join(OPTIMIZERS))
     lr: float = _field(1e-3, "learning rate [traced]")
@@ -82,6 +89,8 @@ class Config:
             object.__setattr__(self, "eval_lengths", tuple(self.eval_lengths))
         if isinstance(self.wrap, str):
             object.__setattr__(self, "wrap", wrapping.canonical(self.wrap))
+        if isinstance(self.block, str):
+            object.__setattr__(self, "block", blocking.canonical(self.block))
         for kind, table in OWNERS.items():
             if isinstance(own := getattr(self, kind), str) and own not in table:
                 object.__setattr__(self, kind, own_files.full_name(own))
@@ -133,10 +142,18 @@ def make_cell(config: Config, **traced: Any) -> Cell | Transformer:
 
     traced: options of the cell instead of the config's; they may hold tracers.
     """
-    cell = _call("cell", config, (config.hidden_size,), dict(config.cell_options) | traced)
+    parts, H = make_parts(config), config.hidden_size
+    width = H if parts is None else inner_width(parts, H)
+    cell = _call("cell", config, (width,), dict(config.cell_options) | traced)
     if not config.wrap or not isinstance(cell, Cell):
         return cell
     return wrapping.wrapped(cell, config.wrap) if traced else wrapping.wrapped_once(cell, config.wrap)
+
+
+def make_parts(config: Config) -> Parts | None:
+    """The parts of the block around each cell of the config; None without one."""
+    heads = resolved_options(config, "cell").get("heads") if config.block else None
+    return blocking.parts_of(config.block, heads)
 
 
 def factory_of(config: Config, kind: str) -> Callable:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from rnnjax.nn import SequenceModel
-from rnnjax.training.config import Config, Hyperparameters, make_cell
+from rnnjax.training.config import Config, Hyperparameters, make_cell, make_parts
 from rnnjax.types import Array, Task
 
 
@@ -18,11 +18,12 @@ def make_model(config: Config, task: Task, key: Array, hyperparameters: Hyperpar
         input_size=task.input_size,
         output_size=task.output_size,
         tokens=task.tokens,
-        embedding_size=(config.embedding_size or config.hidden_size) if task.tokens else config.embedding_size,
+        embedding_size=encoder_width(config, task),
         readout=task.readout,
         dropout=config.dropout,
         residual=config.residual,
         bidirectional=config.bidirectional,
+        block=make_parts(config),
         dtype=None if config.dtype == "float32" else jnp.dtype(config.dtype),
         method=config.method,
         segments=config.segments,
@@ -30,3 +31,9 @@ def make_model(config: Config, task: Task, key: Array, hyperparameters: Hyperpar
         cotangent_clip=config.cotangent_clip,
         rngs=nnx.Rngs(key),
     )
+
+
+def encoder_width(config: Config, task: Task) -> int | None:
+    """How wide what the encoder shows is; None where inputs go to the first layer as they are."""
+    defaults_to_hidden = task.tokens or config.block
+    return (config.embedding_size or config.hidden_size) if defaults_to_hidden else config.embedding_size
