@@ -260,7 +260,7 @@ def test_penalties_of_a_scaled_rotation(gain):
             omega(cell, p, xs, KEY, loss=lambda ys: jnp.sum(ys[2] ** 2)),
             flossing(cell, p, xs, KEY, exponents=3),
             jacobian(cell, p, xs, KEY, probes=2),
-            orthogonal(cell, p),
+            orthogonal(cell, p, xs),
         )
 
     step = (gain - 1) ** 2
@@ -333,7 +333,7 @@ def test_gradients_of_the_penalties_against_finite_differences():
             np.testing.assert_allclose(slope, (f(moved(1e-5)) - f(moved(-1e-5))) / 2e-5, rtol=1e-6)
 
         def both(p):
-            return flossing(cell, p, xs, KEY, exponents=2) + jacobian(cell, p, xs, KEY) + orthogonal(cell, p)
+            return flossing(cell, p, xs, KEY, exponents=2) + jacobian(cell, p, xs, KEY) + orthogonal(cell, p, xs)
 
         check(both, both)
 
@@ -398,9 +398,46 @@ def test_errors_of_the_penalties():
     with pytest.raises(ValueError, match="has 1 to 4 of them"):
         flossing(cell, params, xs, KEY, exponents=5)
     with pytest.raises(ValueError, match="no parameter 'U'; parameters: W_h"):
-        orthogonal(cell, params, names=("U",))
+        orthogonal(cell, params, xs, names=("U",))
     with pytest.raises(ValueError, match="square blocks"):
-        orthogonal(cell, {"W_h": jnp.zeros((4, 6))})
+        orthogonal(cell, {"W_h": jnp.zeros((4, 6))}, xs)
+    for name, reason in (
+        ("brc", "a matrix that the state is multiplied by, and this cell has none"),
+        ("cornn", r"the matrix of the state has shape \(8, 4\); it must be square blocks"),
+        ("lru", "needs a cell made of gates or a W_h; the parameters are nu_log"),
+        ("lstm_projected", r"it is \(2, 16\), and a part of the state has 4"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            orthogonal(CELLS[name](4), CELLS[name](4).init(KEY, 4), xs)
+
+
+def test_the_orthogonality_penalty_acts_on_the_matrices_that_act():
+    """On what the state is multiplied by, however it is made, and not on what happens to be called W_h."""
+
+    def distance(W):
+        return np.sum((W.T @ W - np.eye(len(W))) ** 2)
+
+    def penalty(name, **options):
+        cell = CELLS[name](4, **options)
+        params = jax.tree.map(lambda p: p + 0.1 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), cell.init(KEY, 3))
+        penalty = jax.jit(lambda p: orthogonal(cell, p, jnp.zeros((1, 3))))
+        return penalty(params), jax.tree.map(np.asarray, params), jax.grad(penalty)(params)
+
+    for name, of_params in {
+        "rnn": lambda p: distance(p["W_h"]),
+        "gru": lambda p: sum(distance(W) for W in np.split(p["W_h"], 3, axis=1)),
+        "gru_cho": lambda p: sum(distance(W) for W in np.split(p["W_h"], 3, axis=1)),  # free
+        "low_rank": lambda p: distance(p["n"] @ p["m"].T / 4),
+        "antisymmetric": lambda p: distance(p["W_h"] - p["W_h"].T - 0.01 * np.eye(4)),
+        "plrnn": lambda p: distance(p["W_h"] - np.diag(np.diag(p["W_h"]))),
+        "leaky_rnn": lambda p: distance(p["W_h"]),
+    }.items():
+        found, params, gradient = penalty(name)
+        np.testing.assert_allclose(found, of_params(params), rtol=1e-5)
+        used = {"low_rank": ("m", "n")}.get(name, ("W_h",))
+        assert {n for n, g in gradient.items() if np.any(g)} == set(used), name
+    for name in ("exprnn", "scornn", "householder", "urnn", "eunn"):  # orthogonal whatever the parameters are
+        assert penalty(name)[0] < 1e-9, name
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -160,7 +160,7 @@ def test_what_cannot_run_is_one_line_before_anything_is_written(monkeypatch, tmp
     for attempt in attempts.values():
         with pytest.raises(BadSetting, match="cannot run with these settings") as error:
             attempt()
-        assert "\n" not in str(error.value) and "no parameter 'W_h'" in str(error.value)
+        assert "\n" not in str(error.value) and "needs a cell made of gates or a W_h" in str(error.value)
     assert not workdir.exists()
 
 

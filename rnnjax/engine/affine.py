@@ -119,6 +119,20 @@ def projection(cell: Cell, weights: Weights, D: int) -> tuple[Any, Any] | None:
     return found, _offset(lambda x: cell.project(weights, x), D, dtype, weights)
 
 
+def state_matrices(cell: Cell, weights: Weights, D: int) -> dict[str, Array] | None:
+    """The matrix `[S, H]` that each gate of `of_state` multiplies the state by, D being the size of an input.
+
+    None where a gate does not multiply it by one matrix, as one that sees its own unit alone.
+    """
+    gates, dtype = gates_of(cell), _dtype(weights)
+    size = jax.eval_shape(lambda: gates.state(cell.initial_carry(weights, ()))).shape[-1]
+    z = _like(lambda: cell.project(weights, jnp.zeros((size, D), dtype)))
+    found = matrix(lambda h: gates.affine(weights, h, z), size, dtype, weights)
+    if found is None or any(found[name] is None for name in gates.of_state):
+        return None
+    return {name: found[name] for name in gates.of_state}
+
+
 def _projected(cell, weights, D):
     """`project` with one product for all leaves of z."""
     matrices, offsets = projection(cell, weights, D)

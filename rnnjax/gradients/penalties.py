@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rnnjax.engine.affine import state_matrices
 from rnnjax.engine.steps import carries_around, flatten, inexact, push, start, unclipped, with_inexact, with_step
 from rnnjax.engine.unroll import clean_lengths, make_taps, unroll, zero_past
 from rnnjax.norms import norm, scaled_norm
-from rnnjax.types import Array, Cell, Params, Weights, prepared
+from rnnjax.types import Array, Cell, Gates, Params, Weights, prepared
 
 
 def clip_cotangent(cell: Cell, max_norm: float | Array) -> Cell:
@@ -125,26 +126,33 @@ def flossing(
 def orthogonal(
     cell: Cell,
     params: Params,
-    xs: Array | None = None,
+    xs: Array,
     key: Array | None = None,
     *,
     lengths: Array | None = None,
-    names: Sequence[str] = ("W_h",),
+    names: Sequence[str] = (),
 ) -> Array:
-    """sum of |W^T W - I|_F^2 over the square blocks `[H, H]` of each recurrent matrix `[H, G H]` in `names`.
+    """sum of |W^T W - I|_F^2 over the matrices `[H, H]` that the cell multiplies its state by, one for each gate.
 
-    Vorontsov et al. (2017, arXiv:1702.00071). xs, key and lengths are not used.
+    Vorontsov et al. (2017, arXiv:1702.00071). A cell made of gates is asked for them, whatever they are called and made
+    of; of another one they are the square blocks `[H, H]` of its W_h `[H, G H]`, as it is made of the parameters. Of xs
+    `[T, ..., D]` the D alone is used, and neither key nor lengths.
+
+    Args:
+      names: parameters `[H, G H]` whose blocks are meant instead.
+
+    Raises ValueError for a cell without such matrices.
     """
-    total = 0.0
-    for name in names:
-        if name not in params:
-            raise ValueError(f"no parameter {name!r}; parameters: {', '.join(params)}")
-        rows, columns = params[name].shape
-        if columns % rows:
-            raise ValueError(f"{name} has shape {params[name].shape}; it must be square blocks [H, H] side by side")
-        W = params[name].reshape(rows, columns // rows, rows)
-        gram = jnp.einsum("kgi,kgj->gij", W.conj(), W)
-        total += jnp.sum(jnp.square(jnp.abs(gram - jnp.eye(rows))))
+    if names:
+        if missing := [name for name in names if name not in params]:
+            raise ValueError(f"no parameter {missing[0]!r}; parameters: {', '.join(params)}")
+        stacks = [_square_blocks(name, params[name]) for name in names]
+    else:
+        stacks = [_matrices_of_state(unclipped(cell), params, xs.shape[-1])]
+    total = jnp.zeros(())
+    for W in stacks:
+        gram = jnp.einsum("gki,gkj->gij", W.conj(), W)
+        total += jnp.sum(jnp.square(jnp.abs(gram - jnp.eye(W.shape[-1]))))
     return total
 
 
@@ -188,6 +196,31 @@ PENALTIES: dict[str, Callable[..., Array]] = {
     "jacobian": jacobian,
 }
 """Those that a config adds to the loss, by the name of the setting that is their weight."""
+
+
+def _matrices_of_state(cell: Cell, params: Params, D: int) -> Array:
+    """`[G, H, H]`, what the state is multiplied by; `[1, S, S]` of one map of the whole, such as a complex one."""
+    cell, weights = prepared(cell, params)
+    if isinstance(cell.form, Gates):
+        found = state_matrices(cell, weights, D)
+        if found is None:
+            raise ValueError("orthogonality needs a matrix that the state is multiplied by, and this cell has none")
+        W = jnp.concatenate(list(found.values()), axis=1)
+        return W[None] if W.shape[0] == W.shape[1] else _square_blocks("the matrix of the state", W, len(found))
+    W = weights.get("W_h") if isinstance(weights, dict) else None
+    if W is None:
+        raise ValueError(f"orthogonality needs a cell made of gates or a W_h; the parameters are {', '.join(params)}")
+    widest = max(a.shape[-1] for a in inexact(jax.eval_shape(lambda: cell.initial_carry(weights, ()))))
+    if W.ndim == 2 and W.shape[0] < widest:
+        raise ValueError(f"orthogonality needs a W_h `[H, G H]`; it is {W.shape}, and a part of the state has {widest}")
+    return _square_blocks("W_h", W)
+
+
+def _square_blocks(name: str, W: Array, blocks: int | None = None) -> Array:
+    """`[H, G H]` -> `[G, H, H]`; G is `blocks`, if given."""
+    if W.ndim != 2 or W.shape[1] % W.shape[0] or W.shape[1] // W.shape[0] != (blocks or W.shape[1] // W.shape[0]):
+        raise ValueError(f"{name} has shape {W.shape}; it must be square blocks [H, H] side by side")
+    return jnp.moveaxis(W.reshape(W.shape[0], -1, W.shape[0]), 1, 0)
 
 
 def _valid(xs, lengths):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 
 from rnnjax.cells.check import check_cell, draws_noise
 from rnnjax.engine.runners import check_method
@@ -116,7 +117,8 @@ def _check_recurrence(config, width):
     check_gradient(config.gradient, **options, noise=noisy)
     if config.orthogonality:
         cell = make_cell(config)
-        jax.eval_shape(lambda key: orthogonal(cell, cell.init(key, 1)), jax.random.key(0))  # which matrices it has
+        inputs = jnp.zeros((1, 1))
+        jax.eval_shape(lambda key: orthogonal(cell, cell.init(key, 1), inputs), jax.random.key(0))  # what it has
 
 
 @functools.lru_cache(maxsize=1024)

@@ -70,7 +70,7 @@ class Config:
     cotangent_clip: float = _field(0.0, "largest |dL/dh_t| passed on from step to step; 0 does not clip")
     omega: float = _field(0.0, "weight of Pascanu's regulariser (2013): errors keep their norm on the way back")
     flossing: float = _field(0.0, "weight of gradient flossing (Engelken 2023): Lyapunov exponents near zero")
-    orthogonality: float = _field(0.0, "weight of |W_h^T W_h - I|^2")
+    orthogonality: float = _field(0.0, "weight of |W^T W - I|^2 of the matrices that the state is multiplied by")
     jacobian: float = _field(0.0, "weight of (|J_t v| - 1)^2 for random v: steps keep lengths")
     batch_size: int = _field(32, "B, sequences a step")
     steps: int = _field(5000, "training steps")
