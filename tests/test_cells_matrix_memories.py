@@ -6,19 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import Complex, absolute, check_equation, jit, relu, sigma
+from oracles import Complex, absolute, check_equation, jit, normal, relu, sigma
 
-from rnnjax.cells import FAMILIES
+from rnnjax.cells import FAMILIES, memory
 from rnnjax.cells import decayed_memories as decayed
 from rnnjax.cells import delta_memories as delta
+from rnnjax.cells.check import check_cell
+from rnnjax.cells.inside import with_output
 from rnnjax.cells.mlstm import MLSTMCarry, mlstm
 from rnnjax.cells.rwkv import rwkv7
-from rnnjax.engine import chunked as engine
+from rnnjax.cells.wrappers import highway, learned_start, residual
 from rnnjax.engine.chunked import chunked
 from rnnjax.engine.scan import scan
+from rnnjax.engine.unroll import make_probe, unroll
+from rnnjax.types import Memory, Parts
 
 H, K, V, D = 2, 3, 4, 3  # heads; the width of a cell is H V
-NAMES = [make.__name__ for make in FAMILIES["Matrix memories"]]
 
 
 # The equations, each for one head at a time.
@@ -178,27 +181,30 @@ OTHERS = {
 }
 EVERY = EQUATIONS | OTHERS
 QUICK = {"mlstm", "rwkv7", "deltaproduct, gated"}  # each part of a step, and each way through a chunk
-SLOW = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in EVERY]
 
 
-@pytest.mark.parametrize("name", EVERY)
+def mostly_slow(quick):
+    """Every name, slow where it is not among these."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in EVERY]
+
+
+def test_each_has_its_equation():
+    assert {make.__name__ for make in FAMILIES["Matrix memories"]} == set(EQUATIONS)
+
+
+@pytest.mark.parametrize("name", mostly_slow(EQUATIONS))
 def test_equation_step_by_step(name):
     check_equation(*EVERY[name], method="scan", D=D)
 
 
-@pytest.mark.parametrize("name", SLOW)
-def test_equation_in_chunks(name, monkeypatch):
-    """Of 8 steps, and one of 3."""
-    monkeypatch.setattr(engine, "default_chunk", lambda parts: 8)
-    check_equation(*EVERY[name], method="chunked", T=19, D=D)
+@pytest.mark.parametrize("name", mostly_slow({}))
+def test_equation_in_chunks(name):
+    check_equation(*EVERY[name], method="chunked:8", T=19, D=D)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "deltanet" else pytest.mark.slow) for n in EQUATIONS]
-)
-def test_equation_of_a_long_sequence(name, monkeypatch):
-    monkeypatch.setattr(engine, "default_chunk", lambda parts: 16)
-    check_equation(*EVERY[name], method="chunked", T=4096, B=1, D=D)
+@pytest.mark.parametrize("name", mostly_slow({"deltanet"}))
+def test_equation_of_a_long_sequence(name):
+    check_equation(*EVERY[name], method="chunked:16", T=4096, B=1, D=D)
 
 
 # Chunks against steps.
@@ -228,8 +234,12 @@ def close(found, expected, tolerance=1e-10):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max(initial=0)))
 
 
-@pytest.mark.parametrize("name", SLOW)
-def test_any_chunk_is_the_scan(name, float64):
+@pytest.mark.parametrize(
+    ("name", "chunks"),
+    [(name, (8,)) for name in sorted(QUICK)]
+    + [pytest.param(name, (1, 3, 11, 20), marks=pytest.mark.slow) for name in EVERY],
+)
+def test_any_chunk_is_the_scan(name, chunks, float64):
     """Values and gradients, with lengths, for chunks that divide T or not, are longer than it, or of a single step."""
     cell, T = EVERY[name][0], 11
     given, mask = problem(cell, T), np.arange(T)[:, None] < np.array([11, 4, 0])
@@ -243,10 +253,186 @@ def test_any_chunk_is_the_scan(name, float64):
 
         return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(params, xs, carry)
 
-    chunks = (3, 20) if name in QUICK else (3,)
     by_steps, *found = jit(lambda given: [run(*given, chunk) for chunk in (0, *chunks)])(given)
     for values in found:
         close(values[0][0], by_steps[0][0])
         close(values[1], by_steps[1])
         close(values[0][1][0], by_steps[0][1][0])
         close(np.where(mask[..., None], values[0][1][1], 0), np.where(mask[..., None], by_steps[0][1][1], 0))
+
+
+@pytest.mark.parametrize("name", mostly_slow({"mlstm"}))
+def test_a_reset_inside_a_chunk(name, float64):
+    """Values and gradients by steps and in chunks, where the start is learned, in both directions."""
+    cell, T = learned_start(EVERY[name][0]), 11
+    params, xs, carry = problem(cell, T)
+    resets = np.zeros((T, 3), bool)
+    resets[[0, 2, 3, 5], 0], resets[[4, 9], 1] = True, True
+
+    def run(params, xs, carry, method, reverse):
+        def loss(params, xs, carry):
+            given = {"lengths": np.array([11, 10, 3]), "reverse": reverse, "method": method, "resets": resets}
+            found = unroll(cell, params, xs, carry, **given)
+            return loss_of(*found), found
+
+        return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(params, xs, carry)
+
+    ways = [(method, reverse) for reverse in (False, True) for method in ("scan", "chunked:8")]
+    one, other, one_back, other_back = jit(lambda *given: [run(*given, *way) for way in ways])(params, xs, carry)
+    close(other, one)
+    close(other_back, one_back)
+
+
+def test_wrappers_that_leave_the_recurrence_leave_it_its_chunks(float64):
+    """What the input adds to, or a gate mixes with, and what is not said to be a reading: then it is scanned."""
+    plain = delta.deltanet(H * V, **SIZE)
+    for wrap in (residual, lambda cell: highway(with_output(learned_start(cell), lambda w, y, z: y**2))):
+        cell = wrap(plain)
+        check_cell(cell, H * V)
+        assert isinstance(cell.form, Memory)
+        params = cell.init(jax.random.key(0), H * V)
+        xs = normal(9, 2, H * V)
+        run = jit(
+            lambda cell=cell, params=params, xs=xs: [unroll(cell, params, xs, method=m) for m in ("scan", "chunked:4")]
+        )
+        close(*run())
+    whole = plain._replace(output=lambda weights, S, z: S.sum(-1).reshape(*S.shape[:-3], -1))
+    params, xs, _ = problem(whole, 9)
+    close(*(jit(functools.partial(unroll, whole, method=m))(params, xs) for m in ("scan", "chunked:4")))
+
+
+def test_chunks_keep_no_state_of_a_step():
+    """The gradient's program holds no array of T states; a probe asks for the gradient by each, and then it does."""
+    cell, T = delta.deltanet(32, heads=1), 256
+    params, xs = cell.init(jax.random.key(0), D), jnp.zeros((T, D))
+
+    def states(method, probe=None):
+        loss = lambda p: unroll(cell, p, xs, method=method, probe=probe)[1].sum()  # noqa: E731
+        return f"{T},1,32,32]" in str(jax.make_jaxpr(jax.grad(loss))(params))
+
+    assert not states("chunked") and not states("auto")
+    assert states("scan") and states("chunked", make_probe(cell, params, T))
+
+
+def test_the_option_of_a_chunk_is_checked():
+    cell = delta.deltanet(4)
+    params, xs = cell.init(jax.random.key(0), D), jnp.zeros((5, D))
+    for option in ("0", "half", "-1"):
+        with pytest.raises(ValueError, match=f"method 'chunked:{option}': the steps of a chunk are '{option}'"):
+            unroll(cell, params, xs, method=f"chunked:{option}")
+
+
+# What the papers claim, and what follows from the equations.
+
+
+def run_parts(shape, parts, **options):
+    """o of a memory `[T, B, H, V]`, without anything around it, from parts `[T, B, ...]`."""
+    cell = memory(lambda key, size: {}, lambda w, x: x, shape)
+    carry, weights = cell.initial_carry({}, parts.r.shape[1:2]), {}
+    return scan(cell, weights, carry, parts, None, None, None)[1].reshape(*parts.r.shape[:-1], -1)
+
+
+def parts_of(name, T=7, **changed):
+    """(parts, params, xs) of a cell at moved parameters."""
+    cell = EVERY[name][0]
+    params, xs, _ = problem(cell, T)
+    params |= changed
+    return cell.project(cell.weights(params), xs), params, xs
+
+
+@pytest.mark.usefixtures("float64")
+class TestIdentities:
+    def test_without_forgetting_all_are_linear_attention(self):
+        """RetNet at gamma = 1, GLA at open gates, and DeltaNet without what it takes out, of the same q, k and v."""
+        plain = decayed.linear_attention(H * V, feature="identity", normalised=False, **SIZE)
+        params, xs, carry = problem(plain, 7)
+        expected = unroll(plain, params, xs, carry)[1]
+        still = decayed.retnet(H * V, decay=np.inf, rotary=False, norm=False, **SIZE)
+        close(unroll(still, params, xs, carry)[1] * K**0.5, expected)
+        open_gates = {"W_a1": np.zeros((D, 2)), "W_a2": np.zeros((2, H * K)), "b_a": np.full(H * K, 1e4)}
+        gated = decayed.gla(H * V, rank=2, norm=False, **SIZE)
+        close(unroll(gated, params | open_gates, xs, carry)[1] * K**0.5, expected)
+        z = plain.project(params, xs)
+        subtracting = z._replace(p=-z.k, q=z.k)
+        close(run_parts((H, K, V), subtracting._replace(p=0 * z.k)), run_parts((H, K, V), z))
+        assert np.abs(run_parts((H, K, V), subtracting) - run_parts((H, K, V), z)).max() > 0.1
+
+    def test_hgrn2_is_gla_with_the_gate_for_a_key(self):
+        z, params, xs = parts_of("hgrn2")
+        np.testing.assert_allclose(z.k, 1 - np.exp(z.log_a), rtol=1e-12)
+        np.testing.assert_allclose(np.exp(z.log_a), 0.3 + 0.7 * sigma(heads(xs @ params["W_f"])), rtol=1e-12)
+
+    def test_gated_deltanet_without_decay_is_deltanet(self):
+        """And DeltaProduct with one write is."""
+        z, params, xs = parts_of("gated_deltanet", A_log=np.full(H, -np.inf))
+        assert not np.any(z.log_a)
+        linear_v = z._replace(v=heads(xs @ params["W_v"]))
+        own = {name: params[name] for name in ("W_q", "W_k", "W_v", "W_beta", "gain")}
+        plain = delta.deltanet(H * V, norm=False, **SIZE)
+        expected = unroll(plain, own, xs)[1]
+        close(flat(run_parts((H, K, V), linear_v)), expected)
+        one = delta.deltaproduct(H * V, writes=1, negative_eigenvalues=False, norm=False, **SIZE)
+        close(unroll(one, own, xs)[1], expected)
+
+    def test_rwkv7_with_a_rate_of_0_is_a_linear_attention_that_decays(self):
+        z, _, _ = parts_of("rwkv7", a0=np.full(H * V, -1e4))
+        assert not np.any(z.p) and np.all(np.exp(z.log_a) > np.exp(-np.exp(-0.5)))
+        S, expected = np.zeros((3, H, V, V)), []
+        for w, k, v, r in zip(np.exp(z.log_a), z.k, z.v, z.r, strict=True):
+            S = w[..., None] * S + outer(k, v)
+            expected.append(read(S, r))
+        close(run_parts((H, V, V), z), np.stack(expected))
+
+    def test_mlstm_does_not_depend_on_its_scale(self):
+        """From another m_0 with C_0 and n_0 rescaled: the same outputs, step by step and in chunks; C exp(m) is one."""
+        cell = EVERY["mlstm"][0]
+        params, xs, carry = problem(cell, 9)
+        shift = normal(3, H, seed=5) * 3
+        C, n, m = carry
+        other = MLSTMCarry(C * np.exp(-shift)[..., None, None], n * np.exp(-shift)[..., None], m + shift)
+        for method in ("scan", "chunked:4"):
+            (last, ys), (last_2, ys_2) = (unroll(cell, params, xs, c, method=method) for c in (carry, other))
+            close(ys_2, ys)
+            close(*(c.C * np.exp(c.m)[..., None, None] for c in (last_2, last)))
+
+    def test_mlstm_survives_gates_that_no_exponential_does(self):
+        cell = EVERY["mlstm"][0]
+        params, xs, _ = problem(cell, 9)
+        params = {name: a.astype(np.float32) for name, a in params.items()} | {"b_i": np.float32([500.0, -500.0])}
+        for method in ("scan", "chunked:4"):
+            loss = lambda p, method=method: unroll(cell, p, xs.astype(np.float32), method=method)[1].sum()  # noqa: E731
+            assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(jit(jax.value_and_grad(loss))(params)))
+
+    def test_the_delta_rule_recalls_every_value_of_orthonormal_keys(self):
+        """And a key that comes again gives its new value alone, where a sum would give both."""
+        keys = np.linalg.qr(normal(4, 4))[0]
+        k = np.concatenate([keys, keys[:1]])[:, None, None]
+        v = normal(5, 1, 1, 3)
+        write = Parts(r=k, k=k, v=v, p=-k, q=k)
+        queries = np.concatenate([k, keys[:, None, None]])
+        ask = jax.tree.map(lambda a: np.concatenate([a, 0 * a[:4]]), write)._replace(r=queries)
+        np.testing.assert_allclose(
+            run_parts((1, 4, 3), ask)[5:, 0, 0], np.concatenate([v[4:], v[1:4]])[:, 0, 0], atol=1e-14
+        )
+
+    def test_a_reflection_counts_parity_and_two_of_them_turn(self):
+        """Exactly at any length: beta = 2 where a bit is 1, and 0 elsewhere; three turns of a third are none."""
+        bits = np.random.default_rng(0).integers(0, 2, 5000)
+        k = np.broadcast_to([1.0, 0.0], (5000, 1, 1, 2))
+        first = np.arange(5000)[:, None, None, None] == 0
+        beta = np.where(first, 0, 2.0 * bits[:, None, None, None])
+        parts = Parts(r=k, k=k * first, v=np.ones((5000, 1, 1, 1)), p=-beta * k, q=k)
+        for method in (scan, functools.partial(chunked, chunk=64)):
+            cell = memory(lambda key, size: {}, lambda w, x: x, (1, 2, 1))
+            ys = method(cell, {}, cell.initial_carry({}, (1,)), parts, None, None, None)[1][:, 0, 0]
+            np.testing.assert_array_equal(ys, (-1.0) ** np.cumsum(np.where(np.arange(5000) == 0, 0, bits)))
+        angle = np.pi / 3
+        two = np.stack([[1.0, 0.0], [np.cos(angle), np.sin(angle)]])[None, None, :, None]
+        two = np.broadcast_to(two, (6, 1, 2, 1, 2))
+        turn = Parts(
+            r=np.broadcast_to([1.0, 0.0], (6, 1, 1, 2)), k=0 * two, v=np.zeros((6, 1, 2, 1, 1)), p=-2 * two, q=two
+        )
+        start = np.array([1.0, 0.0]).reshape(1, 1, 2, 1)
+        cell = memory(lambda key, size: {}, lambda w, x: x, (1, 2, 1))
+        ys = chunked(cell, {}, jnp.asarray(start), turn, None, None, None, chunk=4)[1][:, 0, 0]
+        np.testing.assert_allclose(ys, np.cos(2 * angle * np.arange(1, 7)), atol=1e-12)

@@ -25,6 +25,7 @@ from rnnjax.types import Array, Carry, Cell, Memory, Parts, Weights
 
 ROWS = 64  # writes of a chunk by default
 DELTA_ROWS = 32  # of one with p and q, whose system of equations costs the more digits the larger it is
+SMALL = 4  # rows of a block that is made of all its exponentials
 LONG = 64  # steps from which "auto" takes chunks
 NOTHING = -1e30  # the logarithm of a strength of which nothing is left, finite so that it can be subtracted from
 
@@ -95,7 +96,7 @@ def _masked(parts: Parts, mask: Array | None) -> Parts:
 def _rescaled(parts: Parts, m: Array, start: Array | None) -> tuple[Parts, Array]:
     """(the parts for S exp(-m), m after every step): m is a recurrence of the gates alone, made for all steps."""
     assert parts.log_b is not None
-    b = parts.log_b
+    b = jnp.asarray(parts.log_b)
     a = jnp.zeros_like(b) if parts.log_a is None else parts.log_a[..., 0]
     fresh = None if parts.fresh is None else parts.fresh[..., None]
     own = a if fresh is None else jnp.where(fresh, NOTHING, a)  # of what is before a new start nothing is left
@@ -159,8 +160,8 @@ def _through(start: Array | None, S: Array, parts: Parts) -> tuple[Array, Array]
         left = left * (starts == starts[..., -1:])[..., None]
     new = jnp.swapaxes(k * left, -1, -2) @ v
     if p is not None:
-        u = _of_start(states, q, before, rows, slice(None)) + _products(q, before, k, g, earlier) @ v
-        system = jnp.eye(R, dtype=dtype) - _products(q, before, p, g, earlier)
+        u = _of_start(states, q, before, rows, slice(None)) + _products(q, before, k, g, earlier, strict=True) @ v
+        system = jnp.eye(R, dtype=dtype) - _products(q, before, p, g, earlier, strict=True)
         u = lax.linalg.triangular_solve(system, u, left_side=True, lower=True, unit_diagonal=True)
         o = o + _products(r, g[..., read, :], p, g, until) @ u
         new = new + jnp.swapaxes(p * left, -1, -2) @ u
@@ -203,13 +204,42 @@ def _of_start(states: tuple[Array, Array | None], x: Array, g: Array, rows: _Row
     return jnp.where((rows.starts[..., at] == 0)[..., None], x @ states[0], x @ states[1])
 
 
-def _products(x: Array, gx: Array, y: Array, gy: Array, seen: Array) -> Array:
-    """sum over k of x_ik y_jk exp(gx_ik - gy_jk) `[..., H, I, J]`, and 0 where i does not see j."""
+def _products(x: Array, gx: Array, y: Array, gy: Array, seen: Array, strict: bool = False) -> Array:
+    """sum over k of x_ik y_jk exp(gx_ik - gy_jk) `[..., H, I, J]`, and 0 where i does not see j.
+
+    Nothing is seen above the diagonal, nor on it where `strict`. Where each k fades at a rate of its own, small blocks
+    at the diagonal are made of all their exponentials. Then two neighbours and what the second sees of the first are
+    one block, and so on: what fades between i and j is cut at the border, so that neither part grows.
+    """
     if gx.shape[-1] == 1:
         kept = jnp.exp(jnp.where(seen, gx - jnp.swapaxes(gy, -1, -2), 0))
         return jnp.where(seen, kept, 0) * (x @ jnp.swapaxes(y, -1, -2))
+    rows = size = y.shape[-2]
+    if x.shape[-2] < rows:  # several writes a step
+        return _all_pairs(x, gx, y, gy, seen)
+    while size % 2 == 0 and size > SMALL:
+        size //= 2
+    blocks = (a.reshape(*a.shape[:-2], rows // size, size, a.shape[-1]) for a in (x, gx, y, gy))
+    found = _all_pairs(*blocks, jnp.tri(size, k=-strict, dtype=bool))
+    while size < rows:
+        (_, x2), (_, gx2), (y1, _), (gy1, _) = (_halves(a, size) for a in (x, gx, y, gy))
+        border = gy1[..., -1:, :]
+        lower = (x2 * jnp.exp(gx2 - border)) @ jnp.swapaxes(y1 * jnp.exp(border - gy1), -1, -2)
+        upper = jnp.concatenate([found[..., ::2, :, :], jnp.zeros_like(lower)], axis=-1)
+        found = jnp.concatenate([upper, jnp.concatenate([lower, found[..., 1::2, :, :]], axis=-1)], axis=-2)
+        size *= 2
+    return jnp.where(seen, found[..., 0, :, :], 0)
+
+
+def _all_pairs(x: Array, gx: Array, y: Array, gy: Array, seen: Array) -> Array:
     difference = jnp.where(seen[..., None], gx[..., :, None, :] - gy[..., None, :, :], 0)
     return jnp.where(seen, jnp.einsum("...ik,...jk,...ijk->...ij", x, y, jnp.exp(difference)), 0)
+
+
+def _halves(a: Array, size: int) -> tuple[Array, Array]:
+    """The first and the second of each two blocks of so many rows."""
+    pairs = a.reshape(*a.shape[:-2], -1, 2, size, a.shape[-1])
+    return pairs[..., 0, :, :], pairs[..., 1, :, :]
 
 
 def _at(since: Array | int, at: slice) -> Array | int:
