@@ -28,7 +28,7 @@ FLOORS = (
     ("figures",),
     ("training",),
     ("sweeps",),
-    ("reports",),
+    ("reports", "reproductions"),
 )
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
 OF_FILES_ALONE = {"intervals", "plots", "runs", "figures"}  # these know no model: they may import each other only
