@@ -12,7 +12,7 @@ import pytest
 from rnnjax.cells import CELLS, linear
 from rnnjax.diagnostics.costs import product_flops
 from rnnjax.reports import costs
-from rnnjax.reports.cards import at_start, card, catalogue, source_of, starts_table, ways
+from rnnjax.reports.cards import at_start, card, catalogue, source_of, starts_table
 from rnnjax.reports.cells_page import all_cells, count_costs, time_texts, write_cells
 from rnnjax.reports.costs import layer_costs, time_writing
 from rnnjax.runs import RunRefused
@@ -97,7 +97,6 @@ def test_a_leak_reaches_as_far_as_its_powers_and_its_exponent_is_its_logarithm()
     rows = [{"cell": "leak", "hidden_size": 3, "seq_len": 24, "reach": 10.0, "exponent": math.log(0.5)}]
     assert "| leak | 10 | -0.693 |" in starts_table([*rows, rows[0] | {"cell": "all", "reach": 24.0}])
     assert "| all | >= 24 |" in starts_table([*rows, rows[0] | {"cell": "all", "reach": 24.0}])
-    assert {way.method for way in ways(leak(3), 8, batch_size=2)} == {"scan", "associative"}
 
 
 def leak(hidden_size):

@@ -28,7 +28,7 @@ def rhn(hidden_size: int, *, depth: int = 10, transform_bias: float | Array = -2
 
     Args:
       hidden_size: H.
-      depth: L.
+      depth: L, how many layers a step goes through.
       transform_bias: b_T at the start; -2 for words, -4 for characters in the paper.
       gain: scale of the orthogonal R, gate by gate.
 
@@ -183,7 +183,7 @@ def scrn(hidden_size: int, *, context_size: int = 40, alpha: float | Array = 0.9
 
     Args:
       hidden_size: H.
-      context_size: K.
+      context_size: K, how many numbers the context has.
       alpha: how much of the context a step keeps.
       gain: scale of the orthogonal R.
 

@@ -37,7 +37,7 @@ def leaky_rnn(
     Args:
       hidden_size: H.
       alpha: a step's length by the time constant, dt / tau.
-      activation: phi.
+      activation: phi, the nonlinearity of the rates.
       excitatory: the share of units that are excitatory, the first ones, rounded; 0.8 in the paper.
       noise: sigma of the currents' noise. It is drawn in training, and where `unroll` is given a key.
       spectral_radius: that of W_h at the start; by default 1.1, or 1.5 with Dale's law, as in the authors' code.
@@ -84,7 +84,7 @@ def low_rank(hidden_size: int, *, rank: int = 1, alpha: float | Array = 0.2, noi
 
     Args:
       hidden_size: H.
-      rank: R.
+      rank: R, that of the recurrent matrix.
       alpha: a step's length by the time constant, dt / tau.
       noise: sigma of the noise. It is drawn in training, and where `unroll` is given a key.
 

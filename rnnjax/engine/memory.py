@@ -24,7 +24,7 @@ def segments_that_fit(
 
 def device_bytes() -> int:
     """The memory of the device that JAX takes by default; of a CPU, that of the machine."""
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     return limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

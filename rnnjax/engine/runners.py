@@ -24,6 +24,9 @@ class Runner(NamedTuple):
     # What stands behind a colon, such as "32" -> the runner so set; raises ValueError saying what is allowed. None: it
     # has no option.
     with_option: Callable[[str], Callable] | None = None
+    tried: tuple[str, ...] = ()  # options that are worth a comparison
+    # Of an iterative way: (cell, weights, carry, zs, option) -> how many iterations it takes.
+    iterations: Callable | None = None
 
 
 RUNNERS = {

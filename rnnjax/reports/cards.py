@@ -12,10 +12,9 @@ import numpy as np
 from rnnjax.cells import FAMILIES
 from rnnjax.diagnostics.gradient_flow import gradient_flow, gradient_reach, rms_over_batch, total_norm
 from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
-from rnnjax.engine.runners import RUNNERS
 from rnnjax.engine.unroll import make_taps, unroll
 from rnnjax.reports.cells_page import NOTES, costs_table, count_costs
-from rnnjax.reports.costs import median_seconds, working_bytes
+from rnnjax.reports.ways import Subject, ways, ways_table
 from rnnjax.training.config import Config, factory_of, make_cell
 from rnnjax.training.options import options_of
 from rnnjax.training.own_files import short_name
@@ -29,14 +28,6 @@ class AtStart(NamedTuple):
 
     reach: np.ndarray  # steps back from the end over which |dL/dh_t| stays above a thousandth; T if it always does
     exponent: np.ndarray  # the largest Lyapunov exponent
-
-
-class Way(NamedTuple):
-    """One way through time: what a forward and a backward pass take."""
-
-    method: str
-    seconds: float
-    working_bytes: int | None  # beside arguments and results; None where the compiler does not say
 
 
 def card(config: Config, sizes: Sequence[int], past: int, seq_len: int) -> str:
@@ -57,7 +48,10 @@ def card(config: Config, sizes: Sequence[int], past: int, seq_len: int) -> str:
     parts = [name, "=" * len(name), "", about, "", table, NOTES.format(past=past)]
     if isinstance(cell, Cell):
         parts += ["", *_start_lines(at_start(cell, seq_len), seq_len, config.hidden_size)]
-        parts += ["", *_ways_lines(ways(cell, seq_len, config.batch_size), seq_len, config.hidden_size)]
+        xs = jax.random.normal(jax.random.key(0), (seq_len, config.batch_size, FEATURES))
+        found = ways(Subject(cell, cell.init(jax.random.key(0), FEATURES), xs))
+        parts += ["", f"Ways to run it, forwards and backwards, H = {config.hidden_size}, T = {seq_len}:", ""]
+        parts += [ways_table(found).rstrip()]
     return "\n".join(parts) + "\n"
 
 
@@ -85,24 +79,6 @@ def at_start(cell: Cell, seq_len: int, seeds: int = SEEDS) -> AtStart:
     # One after the other: the QRs of orthogonal starts and of spectra, side by side, can lock up XLA on a CPU.
     found = jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(jax.random.key(0), seeds))
     return AtStart(*map(np.asarray, found))
-
-
-def ways(cell: Cell, seq_len: int, batch_size: int) -> list[Way]:
-    """Every runner that the cell can have: a gradient by the weights of a batch, in seconds and bytes."""
-    key = jax.random.key(0)
-    params = cell.init(key, FEATURES)
-    xs = jax.random.normal(key, (seq_len, batch_size, FEATURES))
-    found = []
-    for method, runner in RUNNERS.items():
-        if not isinstance(cell.form, runner.form) or method == "newton":  # how long that takes is the trajectory's
-            continue
-
-        def loss(params, method=method):
-            return jnp.mean(unroll(cell, params, xs, method=method)[1] ** 2)
-
-        program = jax.jit(jax.value_and_grad(loss)).lower(params).compile()
-        found.append(Way(method, median_seconds(program, params), working_bytes(program)))
-    return found
 
 
 def count_starts(configs: Sequence[Config], seq_len: int) -> list[dict[str, Any]]:
@@ -167,12 +143,3 @@ def _start_lines(found, seq_len, hidden_size):
 
 def _reach(reach, seq_len):
     return f">= {seq_len}" if reach == seq_len else "none" if np.isnan(reach) else f"{reach:.0f}"
-
-
-def _ways_lines(found, seq_len, hidden_size):
-    lines = [f"Ways to run it, forwards and backwards, H = {hidden_size}, T = {seq_len}:", ""]
-    lines += ["| method | milliseconds | working memory |", "|---|---:|---:|"]
-    for way in found:
-        size = "" if way.working_bytes is None else f"{way.working_bytes / 2**20:.1f} MiB"
-        lines.append(f"| {way.method} | {1e3 * way.seconds:.3g} | {size} |")
-    return lines
