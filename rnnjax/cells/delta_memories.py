@@ -120,7 +120,7 @@ def deltaproduct(
       hidden_size: H V, for H heads.
       heads: H; by default 4, or less where 4 does not divide the hidden size or leaves a head less than 4 numbers.
       key_size: K; V by default.
-      writes: n.
+      writes: n, how many delta steps a step makes.
       negative_eigenvalues: False for beta = sigmoid(.).
       gated: also S fades before the first write of a step, as in `gated_deltanet`.
       norm: False for y_t = o_t.

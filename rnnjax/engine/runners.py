@@ -25,16 +25,14 @@ class Runner(NamedTuple):
     # has no option.
     with_option: Callable[[str], Callable] | None = None
     tried: tuple[str, ...] = ()  # options that are worth a comparison
-    # Of an iterative way: (cell, weights, carry, zs, option) -> how many iterations it takes.
-    iterations: Callable | None = None
 
 
 RUNNERS = {
     "scan": Runner(scan, object, "any cell"),
     "deferred": Runner(deferred, Gates, "a cell made of gates (see cells.gated)"),
     "associative": Runner(associative, Linear, "a cell that is linear in its carry (see cells.linear)"),
-    "chunked": Runner(chunked, Memory, "a cell whose state is a memory (see cells.memory)", chunked_of),
-    "newton": Runner(newton, object, "any cell", newton_of),
+    "chunked": Runner(chunked, Memory, "a cell whose state is a memory (see cells.memory)", chunked_of, ("16", "128")),
+    "newton": Runner(newton, object, "any cell", newton_of, ("diagonal",)),
 }
 METHODS = ("auto", *RUNNERS)
 

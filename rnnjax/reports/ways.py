@@ -2,8 +2,9 @@
 
 import csv
 import io
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ import numpy as np
 
 from rnnjax import runs
 from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
+from rnnjax.engine.memory import device_bytes
+from rnnjax.engine.newton import newton_solve
 from rnnjax.engine.runners import RUNNERS
 from rnnjax.engine.unroll import unroll
 from rnnjax.reports.costs import median_seconds, working_bytes
@@ -25,7 +28,7 @@ class Way(NamedTuple):
     """One way through time: what a forward and a backward pass take, and how far they are from the plain scan's."""
 
     method: str
-    seconds: float
+    seconds: float  # not a number where it would take more than half of the memory, and is not run
     working_bytes: int | None  # beside arguments and results; None where the compiler does not say
     values: float  # the largest difference of an output, over the largest output
     gradients: float  # likewise of the gradients by parameters and inputs, each over its largest
@@ -66,6 +69,9 @@ def ways(subject: Subject, methods: Sequence[str] | None = None) -> list[Way]:
     found = []
     for method in methods or methods_of(subject.cell):
         seconds_and_bytes, results = _measure(subject, method)
+        if results is None:
+            found.append(Way(method, *seconds_and_bytes, math.nan, math.nan, None))
+            continue
         values, gradients = map(_largest_difference, results, plain)
         found.append(Way(method, *seconds_and_bytes, values, gradients, _iterations(subject, method)))
     return found
@@ -87,7 +93,10 @@ def ways_table(found: Sequence[Way]) -> str:
         size = "" if way.working_bytes is None else f"{way.working_bytes / 2**20:.1f} MiB"
         name = f"**{way.method}**" if way is quickest else way.method
         apart = f"{way.values:.0e} | {way.gradients:.0e}" + ("" if way.agrees else " (too far)")
-        lines.append(f"| {name} | {1e3 * way.seconds:.3g} | {size} | {way.iterations or ''} | {apart} |")
+        if math.isnan(way.seconds):
+            lines.append(f"| {name} | not run | {size} | | | |")
+        else:
+            lines.append(f"| {name} | {1e3 * way.seconds:.3g} | {size} | {way.iterations or ''} | {apart} |")
     return "\n".join(lines) + "\n"
 
 
@@ -116,7 +125,7 @@ def write_ways(tables: dict[str, Sequence[Way]], out: str | os.PathLike) -> Path
 
 
 def _measure(subject, method) -> tuple[tuple, Any]:
-    """((seconds, bytes), (outputs, gradients))."""
+    """((seconds, bytes), (outputs, gradients)); None for these where there is no room to run it."""
 
     def loss(params, xs):
         ys = unroll(subject.cell, params, xs, method=method)[1]
@@ -124,6 +133,8 @@ def _measure(subject, method) -> tuple[tuple, Any]:
 
     arguments = subject.params, subject.xs
     program = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True)).lower(*arguments).compile()
+    if (working_bytes(program) or 0) > device_bytes() / 2:
+        return (math.nan, working_bytes(program)), None
     (_, ys), gradients = jax.device_get(program(*arguments))
     return (median_seconds(program, *arguments), working_bytes(program)), (ys, gradients)
 
@@ -139,10 +150,15 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _iterations(subject, method) -> int | None:
+    """How many iterations Newton's method takes; None of other methods."""
     name, _, option = method.partition(":")
-    count: Callable | None = RUNNERS[name].iterations
-    if count is None:
+    if name != "newton":
         return None
     cell, weights = prepared(subject.cell, subject.params)
     carry = cell.initial_carry(weights, subject.xs.shape[1:-1])
-    return int(jax.jit(lambda w, c, xs: count(cell, w, c, cell.project(w, xs), option))(weights, carry, subject.xs))
+
+    def count(weights, carry, xs):
+        zs = cell.project(weights, xs)
+        return newton_solve(cell, weights, carry, zs, kind=option or "full").iterations
+
+    return int(jax.jit(count)(weights, carry, subject.xs))
