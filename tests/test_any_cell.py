@@ -14,6 +14,7 @@ from rnnjax.diagnostics.evidence import Layer, gather
 from rnnjax.diagnostics.fixed_points import fixed_points
 from rnnjax.diagnostics.gradient_flow import gradient_flow
 from rnnjax.diagnostics.init_map import init_map
+from rnnjax.diagnostics.newton_steps import newton_steps
 from rnnjax.diagnostics.verdict import VERDICTS, judge
 from rnnjax.engine.steps import carry_names, layer_names
 from rnnjax.engine.unroll import make_taps, unroll
@@ -89,6 +90,7 @@ DIAGNOSTICS = {
     "step_jacobians": lambda c, p, x: diagnostics.step_jacobians(c, p, x[:, 0]),
     "product_spectrum": lambda c, p, x: diagnostics.product_spectrum(c, p, x[:, 0]),
     "lyapunov_spectrum": lambda c, p, x: diagnostics.lyapunov_spectrum(c, p, x[:, 0], k=2, batches=2),
+    "newton_steps": lambda c, p, x: newton_steps(c, p, jnp.tile(x[:, 0], (4, 1))),
     "frobenius_sensitivity": lambda c, p, x: diagnostics.frobenius_sensitivity(c, p, x[:, 0], key=KEY, probes=3),
     "spectral_sensitivity": lambda c, p, x: diagnostics.spectral_sensitivity(c, p, x[:, 0], key=KEY, iterations=3),
     "exact_sensitivity": lambda c, p, x: diagnostics.exact_sensitivity(c, p, x[:, 0]),

@@ -1,16 +1,20 @@
 """Newton's method in time against a loop over steps, in values, gradients and what its papers claim."""
 
+import csv
 import functools
+from types import SimpleNamespace
 
 import chex
 import jax
 import jax.export
 import jax.numpy as jnp
+import newton_steps as launcher
 import numpy as np
 import pytest
 from oracles import jit, normal
 
 from rnnjax.cells import CELLS, gru, lru, lstm, rnn
+from rnnjax.diagnostics.newton_steps import newton_steps
 from rnnjax.engine.newton import newton_of, newton_solve
 from rnnjax.engine.unroll import unroll
 from rnnjax.gradients.penalties import clip_cotangent
@@ -33,9 +37,9 @@ def solved(cell, params, xs, **options):
     return newton_solve(cell, weights, carry, cell.project(weights, xs), **options)
 
 
-@pytest.fixture(params=["cpu", "elsewhere"])
+@pytest.fixture(params=["elsewhere", pytest.param("cpu", marks=pytest.mark.slow)])
 def platform(request, monkeypatch):
-    """What is chosen when a program is lowered: both ways, on this machine."""
+    """What is chosen when a program is lowered: both ways, on this machine; the others take that of a CPU, too."""
     if request.param == "elsewhere":
         chosen = lambda *args, cpu, default: default(*args)  # noqa: E731
         monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
@@ -43,9 +47,12 @@ def platform(request, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("x64", "tolerance"), [(True, 1e-10), pytest.param(False, 1e-5, marks=pytest.mark.slow)], ids=["float64", "float32"]
+)
+@pytest.mark.parametrize(
     "name", ["gru", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rnn", "lstm", "lem", "lru"))]
 )
-def test_newton_is_the_scan(name, platform):
+def test_newton_is_the_scan(name, x64, tolerance, platform):
     """Values, and gradients by parameters, inputs and carry; by both kinds, whose gradients are exact."""
     cell = CELLS[name](H)
 
@@ -56,13 +63,12 @@ def test_newton_is_the_scan(name, platform):
 
         return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(params, xs, carry)
 
-    for x64, tolerance in ((True, 1e-10), (False, 1e-5)):
-        with jax.enable_x64(x64):
-            params, xs = problem(cell, 70)
-            carry = jax.tree.map(lambda a: a + 0.3, cell.initial_carry(cell.weights(params), (B,)))
-            scan, *others = jit(lambda *p: [run(m, *p) for m in ("scan", *KINDS)])(params, xs, carry)
-            for other in others:
-                chex.assert_trees_all_close(other, scan, rtol=tolerance, atol=tolerance)
+    with jax.enable_x64(x64):
+        params, xs = problem(cell, 70)
+        carry = jax.tree.map(lambda a: a + 0.3, cell.initial_carry(cell.weights(params), (B,)))
+        scan, *others = jit(lambda *p: [run(m, *p) for m in ("scan", *KINDS)])(params, xs, carry)
+    for other in others:
+        chex.assert_trees_all_close(other, scan, rtol=tolerance, atol=tolerance)
 
 
 def test_against_a_loop_in_numpy():
@@ -93,15 +99,12 @@ def test_over_4096_steps(platform):
 
 
 def test_one_step_where_the_cell_is_linear(platform):
+    """Of real numbers, and of complex ones, which are two numbers of a unit."""
     with jax.enable_x64(True):
-        for kind in ("full", "diagonal"):
-            cell = CELLS["mingru"](H)
+        for cell in (CELLS["mingru"](H), lru(H)):
             params, xs = problem(cell, 50)
-            found = jit(lambda cell=cell, p=params, xs=xs, kind=kind: solved(cell, p, xs, kind=kind))()
-            assert found.converged and found.iterations == 1
-        turning = lru(H)  # a rotation mixes real and imaginary parts
-        params, xs = problem(turning, 50)
-        assert jit(lambda: solved(turning, params, xs))().iterations == 1
+            found = jit(lambda c=cell, p=params, xs=xs: [solved(c, p, xs, kind=k) for k in ("full", "diagonal")])()
+            assert [(bool(f.converged), int(f.iterations)) for f in found] == [(True, 1)] * 2
 
 
 CHAOS = Cell(  # the logistic map, and beside it its square root's
@@ -113,7 +116,7 @@ CHAOS = Cell(  # the logistic map, and beside it its square root's
 
 @pytest.mark.parametrize("kind", ["full", "diagonal"])
 def test_the_first_states_are_exact_one_a_step(kind, platform):
-    """Even where perturbations grow: T steps at most, and i states after i, to the last digit but for compilation."""
+    """Even where perturbations grow: i states after i steps, to the last digit but for compilation, and then all."""
     T = 40
     with jax.enable_x64(True):
         xs = jnp.zeros((T, B, 1))
@@ -123,24 +126,28 @@ def test_the_first_states_are_exact_one_a_step(kind, platform):
             found = run(i)
             assert found.iterations == i and not found.converged
             np.testing.assert_allclose(found.carries[: i + 1], exact[: i + 1], rtol=0, atol=1e-14 * 4.0**i)
-        assert run(T).converged and run(T).iterations <= T
+        assert run(T + 1).converged
         assert not np.allclose(run(5).carries, exact, atol=1e-3)
 
 
-def test_the_diagonal_of_a_diagonal_cell_is_all_there_is(platform):
-    """The same iterates, not only the same solution: a gated cell whose units see only themselves."""
-    cell = Cell(
-        None,
-        lambda weights, shape: jnp.zeros((*shape, H)),
-        lambda weights, h, z: jnp.tanh(weights["a"] * h + z),
-    )
+def test_units_that_see_only_themselves_are_all_there_is(platform):
+    """The same iterates, not only the same solution, for units of one number and of two."""
+
+    def step(weights, h, z):
+        y, v = h
+        v = jnp.tanh(weights["a"] * v + weights["b"] * y + z)
+        return 0.5 * y + jnp.sin(v), v
+
+    pair = Cell(None, lambda weights, shape: 2 * (jnp.zeros((*shape, H)),), step)
+    alone = Cell(None, lambda w, shape: jnp.zeros((*shape, H)), lambda w, h, z: jnp.tanh(w["a"] * h + z))
     with jax.enable_x64(True):
-        weights, xs = {"a": jnp.asarray(normal(H))}, jnp.asarray(normal(60, B, H))
-        full, diagonal = jit(
-            lambda: [solved(cell, weights, xs, kind=k, max_iterations=2) for k in ("full", "diagonal")]
-        )()
-    assert full.residual > 1e-9  # on the way
-    chex.assert_trees_all_close(diagonal, full, rtol=1e-9, atol=1e-12)
+        weights, xs = {"a": jnp.asarray(normal(H)), "b": jnp.asarray(normal(H))}, jnp.asarray(normal(60, B, H))
+        for cell in (alone, pair):
+            full, diagonal = jit(
+                lambda c=cell: [solved(c, weights, xs, kind=k, max_iterations=2) for k in ("full", "diagonal")]
+            )()
+            assert full.residual > 1e-9  # on the way
+            chex.assert_trees_all_close(diagonal, full, rtol=1e-9, atol=1e-12)
 
 
 def test_a_chaotic_network_falls_back_on_the_scan(platform):
@@ -201,6 +208,26 @@ def test_a_clipped_gradient_and_a_traced_option_are_the_scans():
     chex.assert_trees_all_close(newton, scan, rtol=1e-6)
 
 
+@pytest.mark.slow
+def test_segments_resets_lanes_and_the_last_output_alone():
+    """Whatever `unroll` does around a runner."""
+    cell, T = lstm(H), 7
+    resets = np.zeros((T, B), bool)
+    resets[3, 0] = resets[5] = True
+    ways = ({"segments": 2}, {"resets": resets, "reverse": True}, {"outputs": "last", "lengths": np.array([4, 7])})
+
+    def run(method, params, xs):
+        def loss(params, xs):
+            return sum(jnp.sum(jnp.sin(unroll(cell, params, xs, method=method, **way)[1])) for way in ways)
+
+        return jax.vmap(jax.value_and_grad(loss, (0, 1)), (None, 0))(params, xs)
+
+    with jax.enable_x64(True):
+        params, xs = problem(cell, T)
+        scan, newton = jit(lambda *p: [run(m, *p) for m in ("scan", "newton")])(params, jnp.stack([xs, 2 * xs]))
+    chex.assert_trees_all_close(newton, scan, rtol=1e-10, atol=1e-10)
+
+
 def test_it_is_lowered_for_accelerators_with_matrices_there_alone():
     """Step by step on a CPU; elsewhere the matrices of all steps, `[T, B, n, n]`, and for the diagonal none."""
     cell = gru(H)
@@ -216,3 +243,28 @@ def test_kinds_that_there_are_not():
     for refused in (lambda: newton_of("half"), lambda: solved(gru(H), *problem(gru(H), 2), kind="half")):
         with pytest.raises(ValueError, match="kind of Newton's method is 'half'; allowed: 'full', 'diagonal'"):
             refused()
+
+
+def test_steps_and_exponent_of_a_cell_whose_answer_is_known():
+    """h_t = a h_{t-1} + x_t: one step, log a."""
+    cell = Cell(lambda key, D: {}, lambda w, shape: jnp.zeros((*shape, 2)), lambda w, h, x: 0.7 * h + x)
+    found = jit(lambda: newton_steps(cell, {}, jnp.asarray(normal(40, 2))))()
+    assert found.converged and found.iterations == 1 and found.error < 1e-6
+    np.testing.assert_allclose(found.exponent, np.log(0.7), rtol=1e-5)
+
+
+@pytest.mark.parametrize("study", ["gains", "observers"])
+def test_the_study_runs_and_finds_what_the_paper_does(study, tmp_path, monkeypatch, capsys):
+    """Few steps where perturbations shrink: an observer of Lorenz's system takes 2, the system itself does not end."""
+    monkeypatch.setattr(launcher, "SYSTEMS", {"Lorenz": launcher.SYSTEMS["Lorenz"]})
+    for name, value in {"STUDY": study, "QUICK": True, "OUT": str(tmp_path)}.items():
+        monkeypatch.setattr(launcher, name, SimpleNamespace(value=value), raising=False)
+    assert launcher.main(None) == 0
+    lines = list(csv.DictReader((tmp_path / "newton_steps.csv").open()))
+    steps = {line[next(iter(line))]: int(line["iterations"]) for line in lines}
+    if study == "observers":
+        assert steps == {"Lorenz, alone": launcher.GIVE_UP, "Lorenz, observed": 2}
+    else:
+        assert steps["0.50"] <= 4 < 10 < steps["2.00"] and (tmp_path / "newton_steps_dark.png").stat().st_size
+        assert all(line["converged"] == "True" and float(line["error"]) < 1e-6 for line in lines)
+    assert "Lyapunov exponent" in capsys.readouterr().out

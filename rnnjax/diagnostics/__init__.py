@@ -6,6 +6,7 @@
     sensitivity      |dh_T/dh_t|, what any loss at T can keep of step t
     jacobians        J_t, its singular values, and those of long products in log space
     lyapunov         rates at which perturbations grow
+    newton_steps     whether the steps of time can be run all at once, and how many iterations that takes
     credit           |dL_t/dh_s| for every t and s
     paths            through which part of the cell the gradient goes
     units            gates, timescales, saturation, dead units

@@ -28,7 +28,7 @@ def by_platform(
     cell: Cell, weights: Weights, carry: Carry, xs: Array, mask: Array | None, taps: Carry | None, probe: Carry | None
 ) -> tuple[Carry, Array]:
     """As `scan` in values and gradients: step by step in a program lowered for a CPU, all steps at once elsewhere."""
-    return _run(as_the_platform_likes, cell, weights, carry, xs, mask, taps, probe)
+    return _run(_as_the_platform_likes, cell, weights, carry, xs, mask, taps, probe)
 
 
 def _run(solver: Callable, cell, weights, carry, xs, mask, taps, probe):
@@ -66,8 +66,7 @@ def _solve(solver, a, b, h0):
     )
 
 
-def as_the_platform_likes(a: Array, b: Array, reverse: bool) -> Array:
-    """h_t = a_t h_{t-1} + b_t from zero, or from the end: step by step on a CPU, all steps at once elsewhere."""
+def _as_the_platform_likes(a, b, reverse):
     one, other = (functools.partial(solver, reverse=reverse) for solver in (_step_by_step, _at_once))
     return lax.platform_dependent(a, b, cpu=one, default=other)
 

@@ -27,7 +27,7 @@ from jax import lax
 from rnnjax.engine.deferred import closes_over_tracers
 from rnnjax.engine.hooks import probed, tapped
 from rnnjax.engine.scan import scan
-from rnnjax.engine.variation import Path, before_it, step_by_step, travel, travel_diagonally
+from rnnjax.engine.variation import Path, before_it, step_by_step, travel, travel_by_units
 from rnnjax.engine.varying import all_varying
 from rnnjax.engine.vectors import AtStep, Vectors, clocks, vectors
 from rnnjax.types import Array, Carry, Cell, Weights
@@ -106,10 +106,15 @@ def newton_solve(
 
         d_t = A_t d_{t-1} - r_t(s),    s <- s + d,    r_t(s) = s_t - f_t(s_{t-1})
 
-    After i steps the first i states are those of the recurrence, so T steps always suffice. Where perturbations of the
-    trajectory shrink (its largest Lyapunov exponent is negative) it takes O(log T) steps; where they grow, about T
-    (Gonzalez et al. 2025, arXiv:2508.16817). A step takes n derivatives of f and, all at once, O(T n^3) of work and
-    O(T n^2) of memory; with `kind="diagonal"`, O(T n). A state that is not finite is replaced by f_t(s_{t-1}).
+    After i steps the first i states are those of the recurrence, whatever A_t and rounding do, so T steps always
+    suffice, and one more to see it. Where perturbations of the trajectory shrink (its largest Lyapunov exponent is
+    negative) it takes O(log T) steps; where they grow, about T (Gonzalez et al. 2025, arXiv:2508.16817). A step takes n
+    derivatives of f and, all at once, O(T n^3) of work and O(T n^2) of memory; with `kind="diagonal"`, O(T n). A state
+    that is not finite is replaced by f_t(s_{t-1}).
+
+    There is no damped kind (ELK: Levenberg-Marquardt as a Kalman filter; or A_t = (1 - k) J_t): on tanh networks near
+    the edge of chaos each took more steps than none, and what damping guards against, the check of finiteness, the
+    exactness of the first states and the runner's scan do.
 
     Args:
       cell: the cell; its `form` is not used.
@@ -117,7 +122,8 @@ def newton_solve(
       carry: the carry before the first step.
       zs: `cell.project(weights, xs)`, with a leading T.
       mask: `[T, ...]`, where false the carry is held; all true by default.
-      kind: "full", A_t = J_t (DEER); "diagonal", its diagonal (quasi-DEER).
+      kind: "full", A_t = J_t (DEER); "diagonal", what each unit makes of itself (quasi-DEER): where all parts of the
+        carry have one shape, such as an LSTM's c and h, a block of J_t a unit, else its diagonal.
       max_iterations: after so many steps it gives up.
       tolerance: the residual at which it stops; by default 16 roundings, 2e-6 in float32 and 4e-15 in float64.
       guess: carries `[T, ..., H]`; by default s_t = f_t(h_0), which is in the range of f, whose first state is exact,
@@ -176,7 +182,7 @@ def _differentiable(form: Vectors, kind: str) -> Callable[[Equations], Array]:
 def _solve(form, kind, equations, limit=LIMIT, tolerance=None, guess=None) -> NewtonResult:
     if guess is None:
         guess = jax.vmap(functools.partial(form.step, equations.weights, equations.start))(equations.at)
-    travelled = travel if kind == "full" else travel_diagonally
+    travelled = travel if kind == "full" else travel_by_units
 
     def change(states, r):
         return travelled(_path(form, equations, states), r)
@@ -226,7 +232,7 @@ def _travel_exactly(path: Path, b: Array, kind: str) -> Array:
             return b + (before_it(back(d)[0], reverse=True) if reverse else along(before_it(d)))
 
         def change(_, r):
-            return travel_diagonally(path, r, reverse)
+            return travel_by_units(path, r, reverse)
 
         scale = jnp.max(jnp.abs(b)) + jnp.finfo(b.dtype).tiny
         found = _iterate(advance, change, b, scale=scale, reverse=reverse)
@@ -241,7 +247,7 @@ def _travel_exactly(path: Path, b: Array, kind: str) -> Array:
 
 def _path(form, equations, states) -> Path:
     before = jnp.concatenate([equations.start[None], states[:-1]])
-    return Path(functools.partial(form.step, equations.weights), before, equations.at)
+    return Path(functools.partial(form.step, equations.weights), before, equations.at, form.parts)
 
 
 def _advance(form, equations, states):

@@ -12,11 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rnnjax.engine.linear import as_the_platform_likes
 from rnnjax.engine.varying import all_varying
 from rnnjax.types import Array
-
-product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
 class Path(NamedTuple):
@@ -25,6 +22,7 @@ class Path(NamedTuple):
     step: Callable[[Array, Any], Array]  # (h_{t-1} [..., n], what step t takes) -> h_t
     before: Array  # [T, ..., n], the state before each step
     at: Any  # what each step takes, with a leading T
+    parts: int  # the numbers of a unit: h is [parts, H] laid flat
 
     def along(self) -> Callable[[Array], Array]:
         """`d [T, ..., n] -> J_t d_t` of every step by itself."""
@@ -40,10 +38,16 @@ def travel(path: Path, b: Array, reverse: bool = False) -> Array:
     return lax.platform_dependent(b, cpu=cpu, default=default)
 
 
-def travel_diagonally(path: Path, b: Array, reverse: bool = False) -> Array:
-    """The same with the diagonals of J_t alone."""
-    a = diagonals(path)
-    return as_the_platform_likes(before_it(a, reverse=True) if reverse else a, b, reverse=reverse)
+def travel_by_units(path: Path, b: Array, reverse: bool = False) -> Array:
+    """The same with what each unit makes of itself alone: a block of J_t `[parts, parts]` a unit.
+
+    Step by step in a program lowered for a CPU, all steps at once elsewhere.
+    """
+    A, shape = blocks(path), (*b.shape[:-1], path.parts, -1)
+    A = before_it(jnp.swapaxes(A, -1, -2), reverse=True) if reverse else A
+    cpu, default = (functools.partial(way, product=_small_product, reverse=reverse) for way in (_one_by_one, _in_pairs))
+    d = lax.platform_dependent(A, jnp.swapaxes(b.reshape(shape), -1, -2), cpu=cpu, default=default)
+    return jnp.swapaxes(d, -1, -2).reshape(b.shape)
 
 
 def step_by_step(path: Path, b: Array, reverse: bool) -> Array:
@@ -68,20 +72,49 @@ def at_once(path: Path, b: Array, reverse: bool) -> Array:
     """`travel` by an associative scan of matrices."""
     columns = jax.vmap(_column(path))(jnp.arange(b.shape[-1]))
     J = jnp.moveaxis(columns, 0, -2 if reverse else -1)  # transposed in reverse
-    J = before_it(J, reverse=True) if reverse else J
+    return _in_pairs(before_it(J, reverse=True) if reverse else J, b, _product, reverse)
 
+
+def blocks(path: Path) -> Array:
+    """`[T, ..., H, parts, parts]`, dh_t,i / dh_{t-1},j of the parts i and j of one unit.
+
+    One derivative a number of the state, one after the other: no more memory than a few states'.
+    """
+    n, column = path.before.shape[-1], _column(path)
+    units = n // path.parts
+
+    def own(i):
+        found = column(i)
+        return jnp.take(found.reshape(*found.shape[:-1], path.parts, units), i % units, axis=-1)
+
+    found = lax.map(own, jnp.arange(n)).reshape(path.parts, units, *path.before.shape[:-1], path.parts)
+    return jnp.moveaxis(found, (0, 1), (-1, -3))
+
+
+def _in_pairs(A, b, product, reverse):
     def then(earlier, later):
         (A, b), (C, d) = earlier, later
         return product(C, A), product(C, b[..., None])[..., 0] + d
 
-    return lax.associative_scan(then, (J, b), reverse=reverse)[1]
+    return lax.associative_scan(then, (A, b), reverse=reverse)[1]
 
 
-def diagonals(path: Path) -> Array:
-    """dh_t,i / dh_{t-1},i `[T, ..., n]`, one derivative a unit, one after the other: no more memory than a state's."""
-    column = _column(path)
-    found = lax.map(lambda i: jnp.take(column(i), i, axis=-1), jnp.arange(path.before.shape[-1]))
-    return jnp.moveaxis(found, 0, -1)
+def _one_by_one(A, b, product, reverse):
+    def body(d, inputs):
+        A, b = inputs
+        d = product(A, d[..., None])[..., 0] + b
+        return d, d
+
+    return lax.scan(body, jnp.zeros_like(b[0]), (A, b), reverse=reverse)[1]
+
+
+def _small_product(A, B):
+    """A B of few rows and columns, without the call of a matrix product."""
+    return jnp.sum(A[..., :, :, None] * B[..., None, :, :], axis=-2)
+
+
+def _product(A, B):
+    return jnp.matmul(A, B, precision=lax.Precision.HIGHEST)
 
 
 def _column(path):

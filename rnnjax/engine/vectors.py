@@ -30,6 +30,15 @@ class Vectors(NamedTuple):
     shapes: tuple[tuple[int, ...], ...]  # of each part, without batch
     dtypes: tuple[Any, ...]
 
+    @property
+    def parts(self) -> int:
+        """How many numbers a unit has, where all parts of the carry are of one shape; else each number is a unit."""
+        real = [
+            shape for shape, dtype in zip(self.shapes, self.dtypes, strict=True) if jnp.issubdtype(dtype, jnp.inexact)
+        ]
+        halves = sum(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in self.dtypes)
+        return len(real) + halves if len(set(real)) == 1 else 1
+
     def step(self, weights: Weights, h: Array, at: AtStep) -> Array:
         """h_t of h_{t-1}: the cell's step, then what the engine does to a carry."""
         carry = self.carry(h, at.clocks)

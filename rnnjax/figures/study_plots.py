@@ -90,3 +90,24 @@ def _over_seeds(values):
     columns = np.asarray(values, float).T.tolist()
     ends = [median_interval(column) for column in columns]
     return np.array([[low for low, _ in ends], [median(column) for column in columns], [high for _, high in ends]])
+
+
+def newton_steps(points: Sequence[tuple[float, float, int]], T: int, out: Out = None, *, dark: bool = False) -> Figure:
+    """Steps of Newton's method against the largest Lyapunov exponent, (gain, exponent, steps) a network.
+
+    The colour is the gain; the upper line is T, the steps of time, which it never needs to pass.
+    """
+    gains, exponents, steps = np.array(points, float).T
+    figure, (axes,) = new_figure(dark, width=5.6, height=3.6)
+    shown = axes.scatter(exponents, steps, c=gains, cmap="viridis", s=26, linewidths=0)
+    axes.axvline(0, color=ink(dark), linewidth=1, linestyle=":")
+    axes.axhline(T, color=ink(dark), linewidth=1, linestyle="--")
+    axes.annotate(f"T = {T}, where all states are exact", (0.02, T), xycoords=("axes fraction", "data"),
+                  xytext=(0, -4), textcoords="offset points", va="top", fontsize=8, color=ink(dark))  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_xlabel("largest Lyapunov exponent a step")
+    axes.set_ylabel("steps of Newton's method")
+    bar = figure.colorbar(shown, ax=axes)
+    bar.set_label("gain of W", color=ink(dark), fontsize=9)
+    bar.ax.tick_params(colors=ink(dark), labelsize=9)
+    return write(figure, out)
