@@ -257,6 +257,17 @@ def test_parity(K, lowest):
     assert rule["accuracy"] == rule["scaled_accuracy"] == 1 and rule["accuracy"] >= task.solved
 
 
+def test_parity_asked_after_the_last_digit_is_the_sum_of_all():
+    task = parity(7, modulus=3, min_seq_len=2, last=True)
+    batch = draw(task, 200)
+    for b, L in enumerate(batch.lengths):
+        assert batch.targets[b] == batch.inputs[:L, b].argmax(1).sum() % 3
+    assert (task.readout, task.baseline) == ("last", 1 / 3)
+    assert task.metrics(jax.nn.one_hot(batch.targets, 3), batch)["accuracy"] == 1
+    right = np.mean(batch.targets == 0)
+    assert task.metrics(jax.nn.one_hot(np.zeros(200, int), 3), batch)["accuracy"] == pytest.approx(right, rel=1e-5)
+
+
 def test_losses_weigh_each_sequence_alike():
     """The mean over a batch is the mean over its parts, which micro-batches rely on."""
     task = copy(6, copy_length=2, min_seq_len=1)

@@ -17,7 +17,7 @@ SHORTEST = 2  # of one step there is nothing to remember
 SOLVED = 0.9  # right answers; from which Delétang et al. 2023 (arXiv:2207.02098) call a regular language learned
 
 
-def parity(seq_len: int, *, modulus: int = 2, min_seq_len: int | None = None) -> Task:
+def parity(seq_len: int, *, modulus: int = 2, last: bool = False, min_seq_len: int | None = None) -> Task:
     """The running sum of random digits modulo K, which no network that forgets or only counts so far can carry on.
 
     A network that has found the rule keeps to it at any length, and one that has learned its training lengths by heart
@@ -29,11 +29,13 @@ def parity(seq_len: int, *, modulus: int = 2, min_seq_len: int | None = None) ->
     Args:
       seq_len: T, how many digits.
       modulus: K; digits are 0 to K - 1. 2 is parity.
+      last: ask after the last digit alone: the sum of all.
       min_seq_len: draw each sequence's own length uniformly from min_seq_len to seq_len.
 
-    Inputs one-hot `[T, B, K]`, zeros past a sequence's length; integer targets `[T, B]`; outputs `[T, B, K]`. The score
-    is `accuracy`, the fraction of right answers; `scaled_accuracy` is (accuracy - 1/K) / (1 - 1/K), 0 for a guess and
-    1 for the rule. The best answer without memory is the digit itself: right at the first step, a guess at all others.
+    Inputs one-hot `[T, B, K]`, zeros past a sequence's length; integer targets `[T, B]`; outputs `[T, B, K]`; with
+    `last`, targets `[B]` and outputs `[B, K]`. The score is `accuracy`, the fraction of right answers;
+    `scaled_accuracy` is (accuracy - 1/K) / (1 - 1/K), 0 for a guess and 1 for the rule. The best answer without memory
+    is the digit itself: right at the first step, a guess at all others.
 
     Raises ValueError for a modulus or a length below 2.
     """
@@ -50,7 +52,9 @@ def parity(seq_len: int, *, modulus: int = 2, min_seq_len: int | None = None) ->
         counts = jnp.arange(allocated)[:, None] < lengths
         digits = jnp.where(counts, jax.random.randint(digit_key, counts.shape, 0, K), 0)
         inputs = jax.nn.one_hot(jnp.where(counts, digits, -1), K)
-        return Batch(inputs, jnp.cumsum(digits, axis=0) % K, None if least is None else lengths, counts)
+        sums = jnp.cumsum(digits, axis=0) % K  # past a sequence's end the digits are 0
+        lengths = None if least is None else lengths
+        return Batch(inputs, sums[-1], lengths, jnp.ones(batch_size)) if last else Batch(inputs, sums, lengths, counts)
 
     def loss(outputs: Array, batch: Batch) -> Array:
         return mean_over(batch.weights, cross_entropy(outputs, batch.targets))
@@ -68,9 +72,9 @@ def parity(seq_len: int, *, modulus: int = 2, min_seq_len: int | None = None) ->
         input_size=K,
         output_size=K,
         tokens=False,
-        readout="every",
+        readout="last" if last else "every",
         score="accuracy",
-        baseline=sum(1 / K + (1 - 1 / K) / length for length in lengths) / len(lengths),
+        baseline=1 / K if last else sum(1 / K + (1 - 1 / K) / length for length in lengths) / len(lengths),
         solved=SOLVED,
         higher_is_better=True,
         causal=False,  # an answer is of the digits up to it
