@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from rnnjax.tasks import TASKS, adding
 from rnnjax.training import make_optimizer, make_train, outputs, penalty
 from rnnjax.training.checks import check
 from rnnjax.training.config import Config, hyperparameters
+from rnnjax.training.settings import BadSetting, checked
 from rnnjax.training.shards import slice_of_batch
 from rnnjax.types import Cell, Report
 
@@ -238,6 +240,68 @@ def test_a_run_that_diverges_stops_where_it_was(small_run):
     assert int(state.diverged) >= 0 and int(state.blame) > 0
     assert int(records["diverged"][-1]) == int(state.diverged)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_named_parameters_have_a_learning_rate_of_their_own_and_no_decay(name):
+    """Groups as one writes them with optax by hand: W_h at a tenth of the rate, the first layer's b at half, b without
+    decay; the factors multiply decoupled decay, too."""
+    lr_of, no_decay = "W_h:0.1,layers.0.parameters.b:0.5,b:1", "b,readout.bias"
+    config = dataclasses.replace(SMALL, optimizer=name, num_layers=2, lr_of=lr_of, no_decay=no_decay, weight_decay=0.1)
+    check(config)
+    mine = make_optimizer(config, {"lr": jnp.float32(1e-2), "weight_decay": jnp.float32(0.1)})
+    of_layer = {"W_x": jnp.ones((2, 3)), "W_h": jnp.ones((3, 3)), "b": jnp.ones(3)}
+    layers = {k: {"parameters": dict(of_layer)} for k in (0, 1)}
+    params = {"stack": {"layers": layers}, "readout": {"bias": jnp.ones(1)}}
+    keys = jax.tree.unflatten(jax.tree.structure(params), list(jax.random.split(jax.random.key(0), 7)))
+    layers = {k: {"parameters": {"W_x": "1+", "W_h": "0.1+", "b": b}} for k, b in ((0, "0.5"), (1, "1"))}
+    labels = {"stack": {"layers": layers}, "readout": {"bias": "1"}}
+
+    def by_hand(label):
+        lr, decay = 1e-2 * float(label.strip("+")), 0.1 if "+" in label else 0.0
+        if name == "adamw":
+            return optax.adamw(lr, weight_decay=decay)
+        return optax.chain(optax.add_decayed_weights(decay), optax.adam(lr) if name == "adam" else optax.sgd(lr))
+
+    theirs = optax.multi_transform({label: by_hand(label) for label in ("1+", "0.1+", "0.5", "1")}, labels)
+    states, found = [mine.init(params), theirs.init(params)], [params, params]
+    for t in range(3):
+        slopes = jax.tree.map(lambda k, p, t=t: jax.random.normal(jax.random.fold_in(k, t), p.shape), keys, params)
+        for k, optimizer in enumerate((mine, theirs)):
+            updates, states[k] = optimizer.update(slopes, states[k], found[k])
+            found[k] = optax.apply_updates(found[k], updates)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *found)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "momentum"])
+def test_weight_decay_leaves_a_reservoir_as_it_is(optimizer):
+    config = dataclasses.replace(SMALL, cell="esn", optimizer=optimizer, weight_decay=0.1, steps=2, eval_every=2)
+    train = make_train(config)
+    before = jax.jit(train.init)(jax.random.key(0), values(config))
+    after, _ = jax.jit(train.chunk)(before, values(config))
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params, after.params)
+    assert not any(jax.tree.leaves(moved["stack"])) and all(jax.tree.leaves(moved["readout"]))
+
+
+def test_settings_of_named_parameters():
+    assert Config(lr_of="b:.5+W_h:0.1") == Config(lr_of="W_h:0.1,b:0.5") and Config(lr_of="none") == Config()
+    assert Config(no_decay="theta+ b") == Config(no_decay="b,theta")
+    for settings, reason in (
+        (
+            {"lr_of": "theta:0.1"},
+            "config.lr_of='theta:0.1': the model has no parameter 'theta'; parameters: bias, kernel, W_h",
+        ),
+        ({"lr_of": "W_hh:0.1"}, "has no parameter 'W_hh'; did you mean 'W_h'"),
+        ({"lr_of": "W_h"}, "config.lr_of='W_h': 'W_h'; allowed: NAME:FACTOR, a finite factor of 0 or more"),
+        ({"lr_of": "W_h:-1"}, "'W_h:-1'; allowed: NAME:FACTOR"),
+        ({"lr_of": "W_h:nan"}, "'W_h:nan'; allowed: NAME:FACTOR"),
+        ({"lr_of": "W_h:1,W_h:2"}, "W_h is given twice"),
+        ({"no_decay": "c", "weight_decay": 0.1}, "config.no_decay='c': the model has no parameter 'c'"),
+        ({"no_decay": "b"}, "config.no_decay='b' changes nothing with weight_decay=0.0; allowed: weight_decay=above 0"),
+    ):
+        with pytest.raises(BadSetting, match=re.escape(reason)) as error:
+            checked(dataclasses.replace(SMALL, **settings))
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "rmsprop", "adam", "adamw"])

@@ -236,9 +236,9 @@ def esn(
         x_t = (1 - leak) x_{t-1} + leak tanh(W_x u_t + W_h x_{t-1} + b)
 
     Jaeger (2001), The echo state approach to analysing and training recurrent neural networks; the leak, Jaeger et al.
-    (2007). The weights are parameters, with a gradient of 0; weight decay, which asks for no gradient, would shrink
-    them. A unit sees a fixed number of units, through normal weights, so that no reservoir is without a cycle;
-    W_x is uniform in +-input_scale, b in +-bias_scale. With b = 0 and no constant input, -u gives -x, and no linear
+    (2007). The weights are parameters with a gradient of 0, which no optimiser changes and weight decay leaves alone. A
+    unit sees a fixed number of units, through normal weights, so that no reservoir is without a cycle; W_x is uniform
+    in +-input_scale, b in +-bias_scale. With b = 0 and no constant input, -u gives -x, and no linear
     readout is an even function of the input. `rnnjax.ridge_readout` finds the readout in one solve.
 
     Args:

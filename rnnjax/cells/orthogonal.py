@@ -35,9 +35,9 @@ def exprnn(hidden_size: int, *, start: Literal["henaff", "cayley"] = "henaff") -
     its H (H - 1) / 2 free entries, row by row. W starts as rotations of pairs of units; W_x is Kaiming's normal, b is
     U(-0.01, 0.01). The exponential is `exp_of_skew`.
 
-    The paper trains A with a tenth of the learning rate of the rest. Training here has one rate for all, so take a
-    smaller one. The authors' code moves the point at which it takes the exponential every 100 steps by default
-    (dynamic trivialisations, arXiv:1909.09501); this is the static form, that of the paper.
+    The paper trains A with a tenth of the learning rate of the rest: `lr_of=A:0.1`. The authors' code moves the point
+    at which it takes the exponential every 100 steps by default (dynamic trivialisations, arXiv:1909.09501); this is
+    the static form, that of the paper.
 
     Args:
       hidden_size: H.
@@ -70,7 +70,7 @@ def scornn(hidden_size: int, *, rho: int | None = None) -> Cell:
     entries, row by row; S starts as 2 by 2 blocks of minus tan(u / 2) with u from U(0, pi / 2), W_x is U(-0.01, 0.01),
     b is 0, as in the authors' code. There the state is a row, h W; here W is the paper's.
 
-    The paper trains A with a tenth to a hundredth of the learning rate of the rest. Training here has one rate for all.
+    The paper trains A with a tenth to a hundredth of the learning rate of the rest: `lr_of=A:0.1`.
 
     Args:
       hidden_size: H.
@@ -159,7 +159,8 @@ def nnrnn(hidden_size: int) -> Cell:
     gamma starts as 1, theta as U(0, 2 pi), T as 0: an orthogonal W. A starts as the angles U(-pi, pi) of pairs of
     units, W_x as Glorot's normal, b as U(-0.01, 0.01). The authors' code asks for this A, but passes it as an argument
     that is not read, and its T also reaches into the blocks. The paper holds gamma near 1 by a penalty,
-    1e-4 (gamma - 1)^2, and gives T a weight decay and A a learning rate of their own; training here has neither.
+    1e-4 (gamma - 1)^2, which is not here, and gives T a weight decay and A a learning rate of their own (see `no_decay`
+    and `lr_of`).
 
     Args:
       hidden_size: H.

@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from rnnjax.cells.check import check_cell, draws_noise
 from rnnjax.engine.runners import check_method
@@ -30,8 +31,9 @@ from rnnjax.training.config import (
 )
 from rnnjax.training.curriculum import check_curriculum
 from rnnjax.training.lengths import check_lengths
-from rnnjax.training.model import encoder_width
+from rnnjax.training.model import encoder_width, make_model
 from rnnjax.training.options import kinds_in_words
+from rnnjax.training.parameter_groups import check_known, read_factors, read_names
 from rnnjax.training.refusals import one_of
 from rnnjax.training.stateful import check_stateful
 from rnnjax.training.wrapping import read
@@ -43,6 +45,7 @@ _ONLINE = lambda gradient: gradient in ("rtrl", "snap1", "uoro")  # noqa: E731
 IDLE = (  # a setting, the other one that makes it idle, at which of that one's values, and what that one must be
     ("momentum", "optimizer", lambda v: v not in ("momentum", "rmsprop"), "momentum or rmsprop"),
     ("final_lr", "schedule", lambda v: v == "constant", "cosine or exponential"),
+    ("no_decay", "weight_decay", lambda v: v == 0, "above 0"),
     ("dropout", "num_layers", lambda v: v == 1, "2 or more"),
     ("method", "gradient", _ONLINE, "bptt or tbptt:K"),
     ("segments", "gradient", _ONLINE, "bptt or tbptt:K"),
@@ -99,6 +102,16 @@ def check(config: Config) -> None:
         check_plain(**{name: getattr(config, name) for name in OF_A_RECURRENCE})
     else:
         _check_recurrence(config, width)
+    _check_groups(config, task)
+
+
+def _check_groups(config, task):
+    """Raises ValueError for a name of `lr_of` or `no_decay` that the model has no parameter of."""
+    groups = {"lr_of": read_factors(config.lr_of), "no_decay": read_names(config.no_decay)}
+    if any(groups.values()):
+        params = nnx.state(nnx.eval_shape(lambda: make_model(config, task, jax.random.key(0))), nnx.Param)
+        for setting, names in groups.items():
+            check_known(f"{setting}={getattr(config, setting)!r}", names, params)
 
 
 def _check_recurrence(config, width):

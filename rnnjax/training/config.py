@@ -15,6 +15,7 @@ from rnnjax.nn.block_parts import PRESETS, Parts, inner_width
 from rnnjax.tasks import TASKS
 from rnnjax.training import blocking, own_files, wrapping
 from rnnjax.training.options import REQUIRED, Option, Options, options_of
+from rnnjax.training.parameter_groups import canonical_factors, canonical_names
 from rnnjax.training.refusals import closest, nearest, one_of
 from rnnjax.types import Array, Cell, Task
 
@@ -61,10 +62,12 @@ class Config:
 
     optimizer: str = _field("adam", ", ".join(OPTIMIZERS))
     lr: float = _field(1e-3, "learning rate [traced]")
+    lr_of: str = _field("", "factors of the lr of parameters by name, such as W_h:0.1,theta:0.1")
     schedule: str = _field("constant", "of the learning rate: " + ", ".join(SCHEDULES))
     final_lr: float = _field(0.1, "where cosine and exponential end, as a fraction of lr")
     momentum: float = _field(0.9, "of momentum and rmsprop's decay")
     weight_decay: float = _field(0.0, "decoupled in adamw, L2 elsewhere [traced]")
+    no_decay: str = _field("", "parameters without weight decay, by name, such as b,theta")
     clip: float = _field(1.0, "largest global norm of the gradient; 0 does not clip [traced]")
     gradient: str = _field("bptt", "of the recurrence: bptt, tbptt:K, rtrl, snap1 or uoro")
     cotangent_clip: float = _field(0.0, "largest |dL/dh_t| passed on from step to step; 0 does not clip")
@@ -91,6 +94,9 @@ class Config:
             object.__setattr__(self, "wrap", wrapping.canonical(self.wrap))
         if isinstance(self.block, str):
             object.__setattr__(self, "block", blocking.canonical(self.block))
+        for name, canonical in (("lr_of", canonical_factors), ("no_decay", canonical_names)):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, canonical(getattr(self, name)))
         for kind, table in OWNERS.items():
             if isinstance(own := getattr(self, kind), str) and own not in table:
                 object.__setattr__(self, kind, own_files.full_name(own))

@@ -1,5 +1,6 @@
 """What becomes of a gradient: it is clipped, and an optimiser makes an update of it."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import optax
 
 from rnnjax.norms import scaled_norm
 from rnnjax.training.config import Config, Hyperparameters
+from rnnjax.training.parameter_groups import map_by_name, read_factors, read_names
 from rnnjax.types import Array
 
 
@@ -15,7 +17,9 @@ def make_optimizer(config: Config, hyperparameters: Hyperparameters) -> optax.Gr
     """The optax optimiser that `config` names, with learning rate and weight decay as they stand in
     `hyperparameters`, tracers allowed.
 
-    Weight decay is decoupled for adamw (Loshchilov & Hutter 2019) and an L2 penalty's gradient elsewhere.
+    Weight decay is decoupled for adamw (Loshchilov & Hutter 2019) and an L2 penalty's gradient elsewhere. An array
+    without a gradient, such as a fixed reservoir, does not decay, nor does one of `config.no_decay`. `config.lr_of`
+    multiplies the whole update of an array, decoupled decay included.
     """
     lr, decay = hyperparameters["lr"], hyperparameters["weight_decay"]
 
@@ -34,9 +38,29 @@ def make_optimizer(config: Config, hyperparameters: Hyperparameters) -> optax.Gr
         "adam": optax.scale_by_adam(),
         "adamw": optax.scale_by_adam(),
     }[config.optimizer]
-    decayed = optax.add_decayed_weights(decay)
+    decayed = _decayed(decay, read_names(config.no_decay))
     order = (rescale, decayed) if config.optimizer == "adamw" else (decayed, rescale)
-    return optax.chain(*order, optax.scale_by_learning_rate(schedule))
+    factors = read_factors(config.lr_of)
+    own_rates = (_multiplied(factors),) if factors else ()
+    return optax.chain(*order, optax.scale_by_learning_rate(schedule), *own_rates)
+
+
+def _decayed(decay: Array, kept: Mapping[str, bool]) -> optax.GradientTransformation:
+    """Adds `decay` times the parameters to the updates of those arrays whose update is not 0, but for the `kept`."""
+
+    def one(is_kept, update, param):
+        return update if is_kept else update + jnp.where(jnp.any(update != 0), decay, 0) * param
+
+    return optax.stateless(lambda updates, params: map_by_name(one, kept, False, updates, params))
+
+
+def _multiplied(factors: Mapping[str, float]) -> optax.GradientTransformation:
+    """The updates, those of the named arrays times their factor."""
+
+    def one(factor, update):
+        return update if factor == 1 else (factor * update).astype(update.dtype)
+
+    return optax.stateless(lambda updates, params: map_by_name(one, factors, 1.0, updates))
 
 
 class Clipped(NamedTuple):
