@@ -15,7 +15,7 @@ from trials import parse_trials
 import rnnjax
 from rnnjax import Config
 from rnnjax.cells import gru, lru, lstm, mingru, rnn
-from rnnjax.nn import RNN, Bidirectional, Block, Parts, SequenceModel, Stack
+from rnnjax.nn import RNN, Bidirectional, Block, BlockParts, SequenceModel, Stack
 from rnnjax.nn.block_parts import PARTS, PRESETS, inner_width
 from rnnjax.nn.short_conv import BlockCarry, ConvolvedRNN
 from rnnjax.reports.costs import layer_costs
@@ -139,6 +139,7 @@ def in_numpy(layer, xs, recurrence=lstm_in_numpy):
 TEXTS = {
     "residual": "residual",
     "conv": "conv:3,norm",
+    "norm": "inner_norm,gate",
     "wide": "expand:1.5,conv:2,gate:gelu,residual:false",
     "direct": "expand:1.5:false,conv:4:none,gate:sigmoid,inner_norm:rms:3",
     "half": "norm:layer,out:half_glu:gelu,mlp:2:geglu",
@@ -152,7 +153,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) if name in PRESETS else name 
 
 @pytest.mark.parametrize("name", SLOW)
 def test_a_block_is_a_plain_numpy_one(name, in_float64):
-    layer, xs = block(parts_of(TEXTS[name], 2)), draw(T, B, D)
+    layer, xs = block(parts_of(TEXTS[name])), draw(T, B, D)
     xs[4:, 1] = xs[:, 2] = np.nan  # past the lengths
     ys, last = jax.jit(lambda xs: [layer(xs, seq_lengths=LENGTHS, outputs=which) for which in ("every", "last")])(xs)
     for b, length in enumerate(LENGTHS):
@@ -168,7 +169,7 @@ def test_every_part_and_preset_is_held():
 
 
 def test_a_block_of_no_parts_is_the_layer_itself(in_float64):
-    nothing = Parts(out="none", residual=False)
+    nothing = BlockParts(out="none", residual=False)
     for both in (False, True):
         layer, xs = block(nothing, both=both), draw(T, B, D)
         rnns = [RNN(lstm(D), D, time_major=True, rngs=nnx.Rngs(0)) for _ in range(1 + both)]
@@ -329,8 +330,8 @@ def test_what_a_layer_cannot_take_is_refused():
         (lambda: layer(xs, initial_carry=jnp.ones((B, D))), r"the carry of a block is a ArrayImpl; allowed: a BlockC"),
         (lambda: layer(xs, initial_carry=BlockCarry(jnp.ones((B, 3, D)), jnp.ones((B, D)))), "the carry's conv"),
         (lambda: layer.layer(xs, resets=jnp.ones((T, B), bool)), "resets in a block; allowed: one sequence a row"),
-        (lambda: Stack([gru(D)], D, block=Parts(), residual=True, rngs=nnx.Rngs(0)), "residual=True adds"),
-        (lambda: Block(gru(3), D, Parts(out="none"), rngs=nnx.Rngs(0)), "out's kind='none' with 3 features shown"),
+        (lambda: Stack([gru(D)], D, block=BlockParts(), residual=True, rngs=nnx.Rngs(0)), "residual=True adds"),
+        (lambda: Block(gru(3), D, BlockParts(out="none"), rngs=nnx.Rngs(0)), "out's kind='none' with 3 features shown"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             call()
@@ -425,11 +426,6 @@ def test_the_model_is_as_wide_as_the_hidden_size():
             )
         )
         assert getattr(made.encoder, encoder).shape == (2, 3)
-
-
-def test_heads_are_those_of_the_cell_unless_they_are_said():
-    assert parts_of("inner_norm", 4).heads == 4 and parts_of("inner_norm:rms:2", 4).heads == 2
-    assert parts_of("inner_norm").heads == 1 and parts_of("norm", None).heads == 1
 
 
 def test_a_blocks_costs_are_those_of_its_products():

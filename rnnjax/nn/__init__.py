@@ -2,7 +2,7 @@
 
 from rnnjax.nn.attention import Transformer, TransformerBlock, transformer
 from rnnjax.nn.bidirectional import Bidirectional
-from rnnjax.nn.block_parts import Parts
+from rnnjax.nn.block_parts import BlockParts
 from rnnjax.nn.blocks import Block
 from rnnjax.nn.model import SequenceModel
 from rnnjax.nn.rnn import RNN
@@ -12,7 +12,7 @@ __all__ = [
     "RNN",
     "Bidirectional",
     "Block",
-    "Parts",
+    "BlockParts",
     "SequenceModel",
     "Stack",
     "Transformer",

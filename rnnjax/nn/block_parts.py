@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 
-class Parts(NamedTuple):
+class BlockParts(NamedTuple):
     """The parts of a block; `Block` says what they compute, and the functions below what each may be."""
 
     norm: str = "none"
@@ -22,7 +22,7 @@ class Parts(NamedTuple):
     mlp_kind: str = "gelu"
 
 
-def norm(parts: Parts, kind: Literal["rms", "layer"] = "rms") -> Parts:
+def norm(parts: BlockParts, kind: Literal["rms", "layer"] = "rms") -> BlockParts:
     """Norms what the recurrence, and the MLP, read of the residual stream.
 
     Args:
@@ -31,7 +31,7 @@ def norm(parts: Parts, kind: Literal["rms", "layer"] = "rms") -> Parts:
     return parts._replace(norm=kind)
 
 
-def expand(parts: Parts, ratio: float, up: bool = True) -> Parts:
+def expand(parts: BlockParts, ratio: float, up: bool = True) -> BlockParts:
     """Makes the recurrence wider, or narrower, than the model.
 
     Args:
@@ -42,7 +42,7 @@ def expand(parts: Parts, ratio: float, up: bool = True) -> Parts:
     return parts._replace(expand=ratio, up=up)
 
 
-def conv(parts: Parts, steps: int = 4, activation: Literal["silu", "none"] = "silu") -> Parts:
+def conv(parts: BlockParts, steps: int = 4, activation: Literal["silu", "none"] = "silu") -> BlockParts:
     """Puts a short causal convolution, of each unit by itself, in front of the recurrence.
 
     Args:
@@ -53,18 +53,18 @@ def conv(parts: Parts, steps: int = 4, activation: Literal["silu", "none"] = "si
     return parts._replace(conv=steps, conv_activation=activation)
 
 
-def inner_norm(parts: Parts, kind: Literal["rms", "layer"] = "rms", heads: int | None = None) -> Parts:
+def inner_norm(parts: BlockParts, kind: Literal["rms", "layer"] = "rms", heads: int = 1) -> BlockParts:
     """Norms what the recurrence shows, head by head.
 
     Args:
       kind: as of `norm`.
-      heads: how many there are; by default as many as the cell has.
+      heads: how many there are. A cell whose state is a matrix a head norms its own, unless told not to.
     """
-    _refuse_below(1, "inner_norm's heads", 1 if heads is None else heads)
-    return parts._replace(inner_norm=kind, heads=0 if heads is None else heads)
+    _refuse_below(1, "inner_norm's heads", heads)
+    return parts._replace(inner_norm=kind, heads=heads)
 
 
-def gate(parts: Parts, activation: Literal["silu", "gelu", "sigmoid"] = "silu") -> Parts:
+def gate(parts: BlockParts, activation: Literal["silu", "gelu", "sigmoid"] = "silu") -> BlockParts:
     """Multiplies what the recurrence shows by an activated linear map of what it read.
 
     Args:
@@ -74,10 +74,10 @@ def gate(parts: Parts, activation: Literal["silu", "gelu", "sigmoid"] = "silu") 
 
 
 def out(
-    parts: Parts,
+    parts: BlockParts,
     kind: Literal["linear", "glu", "half_glu", "none"] = "linear",
     activation: Literal["none", "gelu", "silu"] = "none",
-) -> Parts:
+) -> BlockParts:
     """How what is shown becomes what is added to the stream.
 
     Args:
@@ -88,7 +88,7 @@ def out(
     return parts._replace(out=kind, out_activation=activation)
 
 
-def residual(parts: Parts, on: bool = True) -> Parts:
+def residual(parts: BlockParts, on: bool = True) -> BlockParts:
     """Adds the block's input to what its recurrence makes of it, as a block does unless told otherwise.
 
     Args:
@@ -97,7 +97,7 @@ def residual(parts: Parts, on: bool = True) -> Parts:
     return parts._replace(residual=on)
 
 
-def mlp(parts: Parts, ratio: float = 4.0, kind: Literal["gelu", "swiglu", "geglu"] = "gelu") -> Parts:
+def mlp(parts: BlockParts, ratio: float = 4.0, kind: Literal["gelu", "swiglu", "geglu"] = "gelu") -> BlockParts:
     """Adds a network of one hidden layer, step by step, after the recurrence.
 
     Args:
@@ -108,7 +108,7 @@ def mlp(parts: Parts, ratio: float = 4.0, kind: Literal["gelu", "swiglu", "geglu
     return parts._replace(mlp=ratio, mlp_kind=kind)
 
 
-PARTS: dict[str, Callable[..., Parts]] = {
+PARTS: dict[str, Callable[..., BlockParts]] = {
     "norm": norm,
     "expand": expand,
     "conv": conv,
@@ -138,25 +138,25 @@ PRESETS = {
         "norm:rms,expand:1,conv:4:none,gate:gelu,mlp:3:geglu",
         "De et al. (2024, arXiv:2402.19427), recurrent blocks alone, as wide inside as the model, as in their code",
     ),
-    "retnet": Preset("norm:layer,inner_norm:rms,gate:silu,mlp:2", "Sun et al. (2023, arXiv:2307.08621)"),
-    "gla": Preset("norm:rms,inner_norm:rms,gate:silu,mlp:2.667:swiglu", "Yang et al. (2023, arXiv:2312.06635)"),
+    "retnet": Preset("norm:layer,gate:silu,mlp:2", "Sun et al. (2023, arXiv:2307.08621)"),
+    "gla": Preset("norm:rms,gate:silu,mlp:2.667:swiglu", "Yang et al. (2023, arXiv:2312.06635)"),
     "deltanet": Preset(
-        "norm:rms,conv:4,inner_norm:rms,mlp:2.667:swiglu",
+        "norm:rms,conv:4:none,mlp:2.667:swiglu",
         "Yang et al. (2024, arXiv:2406.06484), who convolve queries, keys and values, and not their input",
     ),
     "mlstm": Preset(
-        "norm:layer,expand:2,conv:4,inner_norm:layer,gate:silu",
+        "norm:layer,expand:2,conv:4,gate:silu",
         "Beck et al. (2024, arXiv:2405.04517), whose values pass by the convolution",
     ),
 }
 
 
-def inner_width(parts: Parts, width: int) -> int:
+def inner_width(parts: BlockParts, width: int) -> int:
     """The hidden size of the cell in a block of a model so wide."""
     return max(round(parts.expand * width), 1)
 
 
-def check_parts(parts: Parts, width: int, shown: int, bidirectional: bool = False) -> None:
+def check_parts(parts: BlockParts, width: int, shown: int, bidirectional: bool = False) -> None:
     """Raises ValueError, in one line, for parts that do not fit each other.
 
     Args:
@@ -165,7 +165,7 @@ def check_parts(parts: Parts, width: int, shown: int, bidirectional: bool = Fals
       shown: how many features the recurrence shows in one direction.
       bidirectional: whether there are two.
     """
-    if parts.heads < 1 or shown % parts.heads:
+    if shown % parts.heads:
         raise ValueError(f"inner_norm's heads={parts.heads!r}; allowed: a divisor of {shown}, what the cell shows")
     shown *= 1 + bidirectional
     kept = parts.out == "half_glu" or (parts.out == "none" and (parts.residual or parts.mlp))

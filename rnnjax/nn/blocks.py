@@ -9,7 +9,7 @@ from flax import nnx
 from rnnjax.engine.hooks import where
 from rnnjax.engine.unroll import clean_lengths, last_valid, zero_past
 from rnnjax.nn.bidirectional import Bidirectional, last_step
-from rnnjax.nn.block_parts import Parts, check_parts, inner_width
+from rnnjax.nn.block_parts import BlockParts, check_parts, inner_width
 from rnnjax.nn.rnn import RNN, shown_features
 from rnnjax.nn.short_conv import ACTIVATIONS, ConvolvedRNN
 from rnnjax.types import Array, Cell
@@ -49,7 +49,7 @@ class Block(nnx.Module):
         self,
         cell: Cell,
         features: int,
-        parts: Parts,
+        parts: BlockParts,
         *,
         bidirectional: bool = False,
         dropout: float = 0.0,

@@ -8,7 +8,7 @@ from flax import nnx
 
 from rnnjax.engine.unroll import clean_lengths, zero_past
 from rnnjax.nn.attention import Transformer
-from rnnjax.nn.block_parts import Parts
+from rnnjax.nn.block_parts import BlockParts
 from rnnjax.nn.blocks import make_norm
 from rnnjax.nn.rnn import shown_features
 from rnnjax.nn.stack import Stack, check_cells
@@ -55,7 +55,7 @@ class SequenceModel(nnx.Module):
         dropout: float = 0.0,
         residual: bool = False,
         bidirectional: bool = False,
-        block: Parts | None = None,
+        block: BlockParts | None = None,
         dtype: jnp.dtype | None = None,
         method: str = "auto",
         segments: int | str = 1,

@@ -10,7 +10,7 @@ from rnnjax.engine.unroll import clean_lengths, zero_past
 from rnnjax.gradients.methods import check_gradient
 from rnnjax.nn.attention import Transformer, TransformerBlock, check_plain
 from rnnjax.nn.bidirectional import Bidirectional, last_step, one_each
-from rnnjax.nn.block_parts import Parts
+from rnnjax.nn.block_parts import BlockParts
 from rnnjax.nn.blocks import Block
 from rnnjax.nn.rnn import RNN
 from rnnjax.types import Array, Cell
@@ -47,7 +47,7 @@ class Stack(nnx.Module):
         dropout: float = 0.0,
         residual: bool = False,
         bidirectional: bool = False,
-        block: Parts | None = None,
+        block: BlockParts | None = None,
         dtype: jnp.dtype | None = None,
         method: str = "auto",
         segments: int | str = 1,

@@ -6,7 +6,7 @@ parts is that of `PARTS`, however they are written. Each text of one meaning is 
 
 from typing import Any
 
-from rnnjax.nn.block_parts import PARTS, PRESETS, Parts
+from rnnjax.nn.block_parts import PARTS, PRESETS, BlockParts
 from rnnjax.training.items import Item, read_item, split, written
 from rnnjax.training.options import options_of
 from rnnjax.training.refusals import one_of
@@ -21,7 +21,7 @@ def read(text: str) -> list[Item]:
         found: dict[str, dict[str, Any]] = {}
         for item in items:
             name, options = read_item(item, PARTS, "part or preset of a block")
-            PARTS[name](Parts(), **options)  # raises for a value that cannot be
+            PARTS[name](BlockParts(), **options)  # raises for a value that cannot be
             found[name] = options
     except ValueError as error:
         raise ValueError(f"block={text!r}: {error}") from None
@@ -38,18 +38,15 @@ def canonical(text: str) -> str:
     return ",".join(part for part in parts if part not in UNTOLD) or ("residual" if parts else "")
 
 
-def parts_of(text: str, heads: Any = None) -> Parts | None:
-    """The parts of the block, with as many heads as the cell has where they are not said; None of "".
-
-    Raises ValueError, in one line.
-    """
+def parts_of(text: str) -> BlockParts | None:
+    """The parts of the block; None of "". Raises ValueError, in one line."""
     items = read(text)
     if not items:
         return None
-    parts = Parts()
+    parts = BlockParts()
     for name, options in items:
         parts = PARTS[name](parts, **options)
-    return parts if parts.heads else parts._replace(heads=heads if type(heads) is int and heads > 0 else 1)
+    return parts
 
 
 def _expanded(item):

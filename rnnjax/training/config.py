@@ -11,7 +11,7 @@ from rnnjax.cells import CELLS
 from rnnjax.cells.wrappers import WRAPPERS
 from rnnjax.engine.runners import METHODS
 from rnnjax.nn.attention import LAYERS, Transformer
-from rnnjax.nn.block_parts import PRESETS, Parts, inner_width
+from rnnjax.nn.block_parts import PRESETS, BlockParts, inner_width
 from rnnjax.tasks import TASKS
 from rnnjax.training import blocking, own_files, wrapping
 from rnnjax.training.options import REQUIRED, Option, Options, options_of
@@ -156,10 +156,9 @@ def make_cell(config: Config, **traced: Any) -> Cell | Transformer:
     return wrapping.wrapped(cell, config.wrap) if traced else wrapping.wrapped_once(cell, config.wrap)
 
 
-def make_parts(config: Config) -> Parts | None:
+def make_parts(config: Config) -> BlockParts | None:
     """The parts of the block around each cell of the config; None without one."""
-    heads = resolved_options(config, "cell").get("heads") if config.block else None
-    return blocking.parts_of(config.block, heads)
+    return blocking.parts_of(config.block)
 
 
 def factory_of(config: Config, kind: str) -> Callable:
