@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from rnnjax.training.blocking import canonical, parts_of
 from rnnjax.training.config import make_task
 from rnnjax.training.dotted import changed_settings
 from rnnjax.training.model import make_model
+from rnnjax.training.options import options_of
 from rnnjax.training.refusals import BadSetting
 from rnnjax.training.settings import checked
 
@@ -492,3 +494,12 @@ def test_a_run_in_blocks_is_diagnosed_at_other_lengths_too(tmp_path):
         assert run.result["complete"] and math.isfinite(run.evaluate(seq_len=6)["loss"])
         verdict = write_page(make_subject(config, tmp_path / name), tmp_path / f"{name}_page", "title")
         assert verdict.verdict
+
+
+def test_the_page_has_the_presets_and_parts():
+    page = (pathlib.Path(__file__).parents[1] / "docs/blocks.md").read_text("utf-8")
+    for name, preset in PRESETS.items():
+        assert f"| `{name}` | `{preset.parts}` | {preset.source} |" in page
+    for name, part in PARTS.items():
+        line = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        assert all(f"`{option}`" in line for option in options_of(part)), name

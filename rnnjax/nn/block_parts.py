@@ -138,7 +138,7 @@ PRESETS = {
         "norm:rms,expand:1,conv:4:none,gate:gelu,mlp:3:geglu",
         "De et al. (2024, arXiv:2402.19427), recurrent blocks alone, as wide inside as the model, as in their code",
     ),
-    "retnet": Preset("norm:layer,gate:silu,mlp:2", "Sun et al. (2023, arXiv:2307.08621)"),
+    "retnet": Preset("norm:layer,expand:2:false,gate:silu,mlp:2", "Sun et al. (2023, arXiv:2307.08621)"),
     "gla": Preset("norm:rms,gate:silu,mlp:2.667:swiglu", "Yang et al. (2023, arXiv:2312.06635)"),
     "deltanet": Preset(
         "norm:rms,conv:4:none,mlp:2.667:swiglu",

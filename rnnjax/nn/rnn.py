@@ -131,7 +131,7 @@ class RNN(nnx.Module):
             )
         seq_lengths = clean_lengths(seq_lengths, xs.shape[0], xs.shape[1:-1])
         gradient, clip = ("bptt", 0.0) if self.deterministic else (self.gradient, self.cotangent_clip)
-        asked = {"taps": taps is not None, "probe": probe is not None, "resets": resets is not None}
+        asked: dict[str, Any] = {"taps": taps is not None, "probe": probe is not None, "resets": resets is not None}
         check_gradient(gradient, reverse=reverse, **asked)
         if resets is not None and not time_major:
             resets = jnp.moveaxis(resets, -1, 0)

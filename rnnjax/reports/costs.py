@@ -56,8 +56,10 @@ def layer_costs(config: Config, past: int) -> Costs:
 
     shapes = jax.eval_shape(carry, params, rest)
     # Of a cell as its own functions say: the engine may write down products that it does not use.
-    alone = isinstance(cell, Cell) and block is None
-    flops = _flops_of_cell(cell, x) if alone else product_flops(step, params, rest, shapes, x)
+    if isinstance(cell, Cell) and block is None:
+        flops = _flops_of_cell(cell, x)
+    else:
+        flops = product_flops(step, params, rest, shapes, x)
     return Costs(
         sum(leaf.size for leaf in jax.tree.leaves(params)),
         sum(_numbers(leaf) for leaf in jax.tree.leaves(shapes)),
