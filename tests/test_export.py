@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from rnnjax.cells import CELLS, gru, gru_cho, lru, lstm
+from rnnjax.cells import CELLS, gru, gru_cho, lru, lstm, mlstm, rwkv7
 from rnnjax.diagnostics.credit import credit_matrix
 from rnnjax.diagnostics.gradient_flow import gradient_flow
 from rnnjax.diagnostics.jacobians import jacobian_statistics, product_spectrum, step_jacobians
@@ -98,6 +98,19 @@ def test_the_runner_is_that_of_the_platform_it_is_lowered_for(cell, on_a_cpu_alo
     for platform in ("cpu", "cuda", "tpu"):
         exported = jax.export.export(run, platforms=(platform,))(*problem(cell))
         assert (on_a_cpu_alone in exported.mlir_module()) == (platform == "cpu")
+
+
+@pytest.mark.parametrize("make", [mlstm, rwkv7])
+def test_a_memory_in_chunks(make):
+    """Without taps and probe, with which it is scanned: gradients, with lengths and resets, in reverse, in segments."""
+    cell = make(8)
+
+    def run(params, xs, lengths, resets):
+        options = {"lengths": lengths, "resets": resets, "reverse": True, "segments": 2, "method": "chunked:8"}
+        return jax.grad(lambda p, xs: jnp.sum(unroll(cell, p, xs, **options)[1]), (0, 1))(params, xs)
+
+    params, xs = jax.eval_shape(lambda: cell.init(KEY, D)), jnp.zeros((40, B, D))
+    lower(run, params, xs, jnp.ones(B, jnp.int32), jnp.zeros((40, B), bool))
 
 
 @pytest.mark.parametrize("method", [name.replace("K", "2") for name in GRADIENTS])

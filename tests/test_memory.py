@@ -21,7 +21,9 @@ def compiled_bytes(cell, T, B, D, segments):
     return stats.temp_size_in_bytes + T * B * D * 4
 
 
-@pytest.mark.parametrize("name, segments", [("lstm", 1), ("lstm", 20), ("gru", 1), ("gru_cho", 1), ("rnn", 10)])
+@pytest.mark.parametrize(
+    "name, segments", [("lstm", 1), ("lstm", 20), ("gru", 1), ("gru_cho", 1), ("rnn", 10), ("gla", 1)]
+)
 def test_predicted_peak_is_what_the_compiler_reserves(name, segments):
     cell, T, B, D = CELLS[name](32), 400, 4, 3
     found = compiled_bytes(cell, T, B, D, segments)

@@ -219,8 +219,8 @@ def _products(x: Array, gx: Array, y: Array, gy: Array, seen: Array, strict: boo
         return _all_pairs(x, gx, y, gy, seen)
     while size % 2 == 0 and size > SMALL:
         size //= 2
-    blocks = (a.reshape(*a.shape[:-2], rows // size, size, a.shape[-1]) for a in (x, gx, y, gy))
-    found = _all_pairs(*blocks, jnp.tri(size, k=-strict, dtype=bool))
+    x_near, gx_near, y_near, gy_near = (a.reshape(*a.shape[:-2], -1, size, a.shape[-1]) for a in (x, gx, y, gy))
+    found = _all_pairs(x_near, gx_near, y_near, gy_near, jnp.tri(size, k=-strict, dtype=bool))
     while size < rows:
         (_, x2), (_, gx2), (y1, _), (gy1, _) = (_halves(a, size) for a in (x, gx, y, gy))
         border = gy1[..., -1:, :]

@@ -59,7 +59,8 @@ def unroll(
       method: a name in `METHODS`. "scan" is `jax.lax.scan` differentiated as it stands, for any cell and any
         transformation. "deferred" takes the weight gradients in one matmul after the backward scan; it needs a `form`
         of `Gates`, and forward-mode differentiation (`jax.jvp`, `jax.jacfwd`) of the result is not defined.
-        "associative" runs all steps at once; it needs a `form` of `Linear`. "newton" and "newton:diagonal" run all
+        "associative" runs all steps at once; it needs a `form` of `Linear`. "chunked" runs some steps at once, those of
+        "chunked:32" 32; it needs a `form` of `Memory`. "newton" and "newton:diagonal" run all
         steps of any cell at once, by iteration. "auto" chooses by the form, and by the platform that the program is
         lowered for. What a method has to choose stands behind a colon.
       dtype: what to compute in; that of `params` and `xs` by default.
