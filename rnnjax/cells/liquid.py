@@ -1,5 +1,6 @@
 """Liquid networks: neurons whose time constant depends on what they receive, stepped or in closed form."""
 
+import functools
 from typing import Any, Literal
 
 import jax
@@ -168,8 +169,13 @@ def ltc(hidden_size: int, *, unfolds: int = 6, dt: float | Array = 1.0) -> Cell:
         return params
 
     def weights(params: Params) -> Weights:
-        positive = {name: jax.nn.softplus(params[name]) for name in ("gleak", "cm", "w", "w_x")}
-        return params | positive
+        made = params | {name: jax.nn.softplus(params[name]) for name in ("gleak", "cm", "w", "w_x")}
+        for end in ("", "_x"):  # what the products of the inner loop have in common
+            made |= {
+                f"wE{end}": made[f"w{end}"] * made[f"E{end}"],
+                f"shift{end}": made[f"sigma{end}"] * made[f"mu{end}"],
+            }
+        return made
 
     def initial_carry(weights: Weights, batch_shape: tuple[int, ...]) -> Array:
         return jnp.zeros((*batch_shape, H))
@@ -181,6 +187,7 @@ def ltc(hidden_size: int, *, unfolds: int = 6, dt: float | Array = 1.0) -> Cell:
         c = weights["cm"] * unfolds / weights["dt"]
         current, conductance = x[0] + weights["gleak"] * weights["vleak"], x[1] + weights["gleak"]
 
+        @functools.partial(jax.checkpoint, prevent_cse=False)  # [B, H, H] numbers are sooner made again than kept
         def unfold(_: Any, v: Array) -> Array:
             pulled, opened = _synapses(weights, v, "")
             return ((c * v + current + pulled) / (c + conductance + opened)).astype(v.dtype)
@@ -192,5 +199,5 @@ def ltc(hidden_size: int, *, unfolds: int = 6, dt: float | Array = 1.0) -> Cell:
 
 def _synapses(weights: Weights, v: Array, end: str) -> tuple[Array, Array]:
     """(sum_j s_ji E_ji, sum_j s_ji), both `[..., H]`."""
-    s = weights["w" + end] * sigmoid(weights["sigma" + end] * (v[..., None] - weights["mu" + end]))
-    return jnp.sum(s * weights["E" + end], axis=-2), jnp.sum(s, axis=-2)
+    opened = sigmoid(weights["sigma" + end] * v[..., None] - weights["shift" + end])
+    return jnp.sum(opened * weights["wE" + end], axis=-2), jnp.sum(opened * weights["w" + end], axis=-2)

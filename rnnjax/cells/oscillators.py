@@ -115,7 +115,8 @@ def wrnn(hidden_size: int, *, channels: int = 1, kernel_size: int = 3, start: Li
     N = H / channels, i counts around a ring, and k is `kernel_size`. u starts as a copy of each channel from its
     neighbour, so that what a unit holds moves on by one place a step, towards i = 0 and around; V is 1 into the first
     unit of each ring and 0 elsewhere; b is 0, where their code has the random bias of a convolution. So nothing is
-    drawn. Their scripts start without a shift unless told to. Six channels of 100 units copy, 16 read sequential MNIST.
+    drawn. Their scripts start without a shift unless told to. Six channels of 100 units copy, 16 read sequential MNIST,
+    27 add.
 
     Args:
       hidden_size: H.

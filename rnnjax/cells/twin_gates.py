@@ -68,7 +68,7 @@ def cfn(
 
     Laurent & von Brecht (2016, arXiv:1612.06212), A recurrent neural network without chaos. tanh(W x) has no bias, with
     which the state would not fade; some ports have one. The blocks of W_x are V_theta, V_eta and W, which start as
-    Glorot's.
+    Glorot's. b_theta starts at 1 and b_eta at -1: a unit keeps more than it lets in.
 
     Args:
       hidden_size: H.

@@ -157,8 +157,8 @@ def learned_start(cell: Cell) -> Cell:
         h_0 = start
 
     They begin as the cell's own initial carry, zeros for most. Such a start is as old as training through time; see
-    Forcada & Carrasco (1995), Learning the initial state of a second-order recurrent neural network. Integer parts of a
-    carry stay as they are.
+    Forcada & Carrasco (1995), Learning the initial state of a second-order recurrent neural network during
+    regular-language inference. Integer parts of a carry stay as they are.
     """
 
     def draw(key: Array, params: Params, input_size: int) -> dict[str, Array]:
