@@ -154,6 +154,21 @@ def test_what_flax_has_and_a_layer_has_not_is_one_line(options, message):
         RNN(**({"cell": gru(H), "in_features": D, "rngs": nnx.Rngs(0)} | options))
 
 
+@pytest.mark.parametrize("time_major", [False, True])
+def test_two_sequences_in_one_row_are_two_rows(time_major):
+    """`resets` in a layer and in both directions at once, batch-major and time-major."""
+    both = Bidirectional(
+        *(RNN(gru(H), D, rngs=nnx.Rngs(n)) for n in range(2)), time_major=time_major, return_carry=False
+    )
+    major = (lambda a: a) if time_major else (lambda a: jnp.moveaxis(a, 0, 1))
+    xs, resets = normal(0, T, B, D), jnp.zeros((T, B), bool).at[4].set(True)
+    joined = major(both(major(xs), resets=major(resets)))
+    apart = [major(both(major(part))) for part in (xs[:4], xs[4:])]
+    assert_close(joined, jnp.concatenate(apart))
+    with pytest.raises(ValueError, match="without resets; allowed: gradient='bptt'"):
+        RNN(gru(H), D, gradient="rtrl", rngs=nnx.Rngs(0))(major(xs), time_major=time_major, resets=major(resets))
+
+
 @pytest.mark.parametrize("gradient", ["tbptt:2", "rtrl"])
 def test_an_integer_carry_a_plain_tuple_and_padding_that_is_not_finite(gradient):
     graphdef, state = nnx.split(RNN(lstm(H), D, gradient=gradient, rngs=nnx.Rngs(0)))
