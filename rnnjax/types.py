@@ -58,8 +58,8 @@ class Linear(NamedTuple):
 class Parts(NamedTuple):
     """What one step does to a memory, and what it asks of it; see `Memory`. Several writes a step stand in order.
 
-    Of a step that writes W times, all but r and log_b have a dimension W before H. What is None is not there: nothing
-    is forgotten without log_a, and no row is changed by another without p and q.
+    Of a step that writes W times, k, v, log_a, p and q have a dimension W before H. What is None is not there: nothing
+    is forgotten without log_a, and no row is changed by another without p and q. Logarithms are finite.
     """
 
     r: Array  # [..., H, K], the query, read after the last write

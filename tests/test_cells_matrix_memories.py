@@ -322,6 +322,64 @@ def test_the_option_of_a_chunk_is_checked():
             unroll(cell, params, xs, method=f"chunked:{option}")
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"k": (H, K + 1)}, r"form.parts returns 'k' of shape \(2, 4\); allowed: \(2, 3\)"),
+        ({"log_a": (H,)}, r"form.parts returns 'log_a' of shape \(2,\); allowed: \(2, 3\)"),
+        ({"p": (H, K)}, "form.parts returns one of p and q, or b without m in the carry; allowed: both or none"),
+        ({"log_b": (H,)}, "form.parts returns one of p and q, or b without m"),
+        ({"k": (1, 1, H, K), "v": (1, 1, H, V)}, "allowed: one dimension of writes, none with b"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changed, message):
+    shapes = {"r": (H, K), "k": (H, K), "v": (H, V)} | changed
+
+    def parts(weights, x):
+        return Parts(**{name: jnp.zeros((*x.shape[:-1], *shape)) for name, shape in shapes.items()})
+
+    with pytest.raises(ValueError, match=message):
+        check_cell(memory(lambda key, size: {"W": jnp.zeros(1)}, parts, (H, K, V)), D)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: delta.deltanet(6, heads=4), "heads is 4; allowed: what divides the hidden size, 6"),
+        (lambda: delta.deltanet(6, key_size=0), "key_size is 0; allowed: 1, 2, ..."),
+        (lambda: decayed.retnet(6, key_size=3), "key_size is 3; allowed: 2, 4, ..."),
+        (lambda: decayed.gla(6, rank=0), "rank is 0; allowed: 1, 2, ..."),
+        (lambda: delta.deltaproduct(6, writes=0), "writes is 0; allowed: 1, 2, ..."),
+        (lambda: delta.fast_weights(6, key_size=2, nu=4), "nu is 4; allowed: 1 to 3"),
+        (lambda: decayed.linear_attention(6, feature="relu"), "unknown feature 'relu'; allowed: elu, identity"),
+        (lambda: mlstm(6, forget_gate="tanh"), "unknown forget_gate 'tanh'; allowed: sigmoid, exp"),
+        (lambda: rwkv7(0), "hidden_size is 0; allowed: 1, 2, ..."),
+    ],
+)
+def test_options_that_cannot_be_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_initial_values():
+    """As stated: what forgets how fast, in what the papers' code draws."""
+    key = jax.random.key(0)
+    gdn = delta.gated_deltanet(256, heads=128).init(key, D)
+    assert 0 < np.exp(gdn["A_log"]).min() < 1 and 15 < np.exp(gdn["A_log"]).max() <= 16
+    dt = np.log1p(np.exp(gdn["dt_bias"]))
+    assert 0.00099 < dt.min() < 0.0015 and 0.07 < dt.max() < 0.1001
+    np.testing.assert_allclose(np.log(dt).mean(), np.log(0.01), atol=0.4)
+    lstm = mlstm(16, heads=4).init(key, D)
+    np.testing.assert_allclose(lstm["b_f"], [3, 4, 5, 6])
+    assert not lstm["W_i"].any() and not lstm["W_f"].any()
+    np.testing.assert_allclose(mlstm(256).init(key, 10)["W_q"].std(), np.sqrt(2 / 50), rtol=0.05)
+    rwkv = jax.tree.map(np.asarray, rwkv7(16, heads=2).init(key, D))
+    np.testing.assert_allclose(rwkv["w0"][[0, -1]], [-8, 3])
+    np.testing.assert_allclose(rwkv["k_k"][[0, -1]], [0.76, 0.66], atol=1e-6)
+    assert np.abs(rwkv["W_k"]).max() <= 0.05 / 4 < 0.4 / 4 < np.abs(rwkv["W_v"]).max() <= 0.5 / 4
+    np.testing.assert_allclose(np.linalg.svd(rwkv["W_a2"])[1], 0.1 * np.sqrt(2), rtol=1e-5)
+
+
 # What the papers claim, and what follows from the equations.
 
 
