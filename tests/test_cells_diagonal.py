@@ -1,5 +1,7 @@
 """Cells whose recurrence is linear with a diagonal transition: equations in NumPy, and what is known of them."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from rnnjax.cells import (
     gilr,
     gilr_lstm,
     hgrn,
+    lru,
     mingru,
     minlstm,
     rglru,
@@ -23,7 +26,10 @@ from rnnjax.cells import (
     t_lstm,
     t_rnn,
 )
+from rnnjax.cells.state_space import hippo_n
+from rnnjax.diagnostics.lyapunov import lyapunov_spectrum
 from rnnjax.engine.unroll import unroll
+from rnnjax.types import Linear
 
 H, D = 4, 3
 
@@ -272,10 +278,22 @@ def test_the_papers_equation(name):
     check_equation(*EQUATIONS[name])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["scan", "associative"])
+@pytest.mark.parametrize("name", [name for name, (cell, _) in EQUATIONS.items() if isinstance(cell.form, Linear)])
+def test_the_papers_equation_over_4096_steps(name, method):
+    """Near to where the parameters start: over so long a time what grows leaves the range of numbers."""
+    check_equation(*EQUATIONS[name], T=4096, move=0.02, lengths=[4096, 3001], method=method)
+
+
 def drawn(cell, size=D, seed=0):
     """Parameters away from where they start, in float64."""
     params = cell.init(jax.random.key(seed), size)
     return {n: np.asarray(a, float) + 0.4 * normal(*a.shape, seed=i) for i, (n, a) in enumerate(params.items())}
+
+
+def at_start(cell, size=D):
+    return {name: np.asarray(a, float) for name, a in cell.init(jax.random.key(0), size).items()}
 
 
 def states(cell, params, xs, carry=None):
@@ -345,3 +363,145 @@ def test_after_ones_alone_a_positive_eigenvalue_cannot_turn_back(negative):
     steps = np.diff(states(cell, drawn(cell, 1), np.ones((30, 1)), normal(32)), axis=0)
     turns = np.sign(steps[1:]) != np.sign(steps[:-1])
     assert turns.any() == negative
+
+
+# Time that is sampled: an input that is held over a step is no approximation of itself.
+
+
+@pytest.mark.parametrize("rule", ["zoh", "bilinear"])
+@pytest.mark.parametrize("make", [s4d, s5])
+def test_half_the_step_and_each_input_twice_change_nothing_where_the_input_is_held(make, rule):
+    cell = make(3, state_size=4, discretization=rule, dt_min=0.5, dt_max=1.0)
+    params, xs = at_start(cell), normal(5, D)
+    log_dt = "log_dt" if make is s4d else "log_step"
+    finer = params | {log_dt: params[log_dt] - np.log(2)}
+    shown, twice = states(cell, params, xs), states(cell, finer, np.repeat(xs, 2, axis=0))[1::2]
+    assert np.allclose(shown, twice, rtol=0, atol=1e-12) == (rule == "zoh")
+
+
+# Initial values.
+
+
+def test_s4d_starts_with_the_papers_eigenvalues():
+    for how, expected in {
+        "lin": [-0.5, -0.5 + 1j * np.pi],
+        "inv": [-0.5 + 1j * 4 / np.pi * 3, -0.5 + 1j * 4 / np.pi * (4 / 3 - 1)],
+        "real": [-1, -2, -3, -4],
+    }.items():
+        params = at_start(s4d(3, state_size=4, initialization=how))
+        A = -np.exp(params["log_A_real"]) + 1j * params.get("A_imag", 0)
+        np.testing.assert_allclose(A, np.tile(expected, (3, 1)), rtol=1e-6)
+
+
+def test_s5_starts_with_the_eigenvalues_of_hippo_n():
+    """Gu et al. (2022): HiPPO-LegS is HiPPO-N less half of an outer product; of each block s5 keeps a half."""
+    n = np.arange(6)
+    legs = np.array([[-np.sqrt((2 * i + 1) * (2 * j + 1)) * (i > j) - (i + 1) * (i == j) for j in n] for i in n])
+    p = np.sqrt(n + 0.5)
+    matrix = legs + np.outer(p, p)
+    eigenvalues, V = hippo_n(6)
+    np.testing.assert_allclose(V @ np.diag(eigenvalues) @ V.conj().T, matrix, atol=1e-12)
+    params = at_start(s5(5, state_size=12, blocks=2))
+    lam = params["Lambda_re"] + 1j * params["Lambda_im"]
+    np.testing.assert_allclose(lam, np.tile(eigenvalues[eigenvalues.imag < 0], 2), rtol=1e-5)
+
+
+def test_with_all_modes_s5_starts_as_a_real_system():
+    """V B~ is real, and C~ V^-1 is whatever was drawn: the modes are those of a real matrix, driven by a real one."""
+    params = at_start(s5(4, state_size=6, blocks=1, conj_sym=False))
+    driven = (params["B_re"] + 1j * params["B_im"]) @ hippo_n(6)[1].T
+    assert np.abs(driven.imag).max() < 1e-6 < np.abs(driven.real).min()
+
+
+@pytest.mark.parametrize("make", [s4d, s5, s6])
+def test_steps_of_time_start_between_their_bounds(make):
+    params = at_start(make(64))
+    dt = {
+        s4d: lambda p: np.exp(p["log_dt"]),
+        s5: lambda p: np.exp(p["log_step"]),
+        s6: lambda p: np.log1p(np.exp(p["b_dt"])),
+    }
+    found = dt[make](params)
+    assert found.min() * 1.0001 >= 0.001 and found.max() <= 0.1001
+    assert abs(np.log(found).mean() - np.log(0.01)) < 0.5  # its geometric middle
+
+
+def test_rglru_starts_between_its_bounds():
+    a = np.exp(-8 * np.log1p(np.exp(at_start(rglru(200), 1)["Lambda"])))
+    assert 0.9 <= a.min() < 0.91 and 0.99 < a.max() <= 0.9991
+    assert abs(a.mean() - 0.9495) < 0.01
+
+
+# What a unit of white input does to the size of the state: nothing.
+
+
+def test_white_input_keeps_the_size_of_an_lru():
+    cell, rng = lru(64, r_max=0.9), np.random.default_rng(0)
+    params = at_start(cell, 64)
+    xs = rng.normal(size=(40, 256, 64))
+    start = (normal(256, 64, seed=1) + 1j * normal(256, 64, seed=2)) / np.sqrt(2)
+    with jax.enable_x64(True):
+        last = unroll(cell, params, xs, start)[0]
+    assert abs(np.mean(np.abs(last) ** 2) - 1) < 0.05
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_white_input_keeps_the_size_of_an_rglru(negative):
+    cell = rglru(16, a_min=0.3, a_max=0.95, negative_eigenvalues=negative)
+    open_gates = {name: np.zeros((4, 4, 4)) for name in ("W_a", "W_x")} | {
+        "b_a": np.zeros(16),
+        "b_x": np.full(16, 50.0),
+    }
+    xs = np.random.default_rng(0).normal(size=(8, 2000, 16))
+    shown = states(cell, at_start(cell, 16) | open_gates, xs, normal(2000, 16, seed=1))
+    assert abs(np.mean(shown**2) - 1) < 0.02
+
+
+# The exponents of a diagonal recurrence are the means of log|a_t|.
+
+
+@pytest.mark.parametrize("name", ["mingru-negative", "gateloop"])
+def test_exponents(name):
+    cell = EQUATIONS[name][0]
+    params, xs = drawn(cell), normal(400, D)
+    with jax.enable_x64(True):
+        a, _ = cell.form.coefficients(params, cell.project(params, xs))
+        found = jit(lambda p, xs: lyapunov_spectrum(cell, p, xs, batches=2))(params, xs)
+    expected = np.sort(np.repeat(np.log(np.abs(a)).mean(0), 1 + np.iscomplexobj(a)))[::-1]
+    exponents = np.asarray(found.exponents)
+    np.testing.assert_allclose(exponents.sum(), expected.sum(), rtol=1e-9)
+    np.testing.assert_allclose(exponents, expected, atol=0.03)
+
+
+# Where a coefficient is 0 or 1 to the last digit.
+
+
+@pytest.mark.parametrize("method", ["scan", "associative"])
+@pytest.mark.parametrize("make", [mingru, minlstm, rglru, hgrn, gateloop])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_gates_that_are_shut_have_finite_gradients(make, sign, method):
+    cell = make(4)
+    params = cell.init(jax.random.key(0), D)
+    gate = "b_a" if make is rglru else "b"
+    params[gate] = params[gate] + sign * 500.0
+    xs = normal(6, D).astype(np.float32)
+    value, gradient = jit(jax.value_and_grad(lambda p: (unroll(cell, p, xs, method=method)[1] ** 2).sum()))(params)
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves((value, gradient)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: s4d(4, state_size=3), "state_size is 3; allowed: an even number"),
+        (lambda: s4d(4, initialization="legs"), "unknown initialization 'legs'; allowed: lin, inv, real"),
+        (lambda: s5(4, discretization="euler"), "unknown discretization 'euler'; allowed: zoh, bilinear"),
+        (lambda: s5(4, state_size=6, blocks=2), "state_size is 6 for 2 blocks; allowed: a multiple of 4"),
+        (lambda: s6(4, dt_rank=0), "dt_rank is 0; allowed: more than 0"),
+        (lambda: rglru(6, heads=4), "heads is 4; allowed: what divides the hidden size, 6"),
+        (lambda: hgrn(4, lower_bound=1.0), "lower_bound is 1.0; allowed: from 0 to below 1"),
+        (lambda: t_gru(0), "hidden_size is 0; allowed: 1, 2, ..."),
+    ],
+)
+def test_what_is_refused(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
