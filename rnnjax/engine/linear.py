@@ -52,17 +52,17 @@ def _over_time(a, b, mask):
 def _solve(solver, a, b, h0):
     """h of every step, for a `[T, ...]`, b `[T, ...]` and h0 `[...]`."""
     b = b.at[0].add((a[0] * h0).astype(b.dtype))
-    later = a[1:].astype(b.dtype)
+    a = a.astype(b.dtype)
 
     def matvec(h):
-        return h - jnp.concatenate([jnp.zeros_like(h[:1]), later * h[:-1]])
+        return h - jnp.concatenate([jnp.zeros_like(h[:1]), a[1:] * h[:-1]])
 
-    first = jnp.zeros_like(a[:1], b.dtype)  # of no use: nothing comes before the first step, nor after the last
+    # What a_1 multiplies here is 0: nothing comes before the first step, nor after the last.
     return lax.custom_linear_solve(
         matvec,
         b,
-        lambda _, b: solver(jnp.concatenate([first, later]), b, reverse=False),
-        lambda _, db: solver(jnp.concatenate([later, first]), db, reverse=True),
+        lambda _, b: solver(a, b, reverse=False),
+        lambda _, db: solver(jnp.roll(a, -1, axis=0), db, reverse=True),
     )
 
 
