@@ -1,6 +1,7 @@
 """Cells whose recurrence is linear with a diagonal transition: equations in NumPy, and what is known of them."""
 
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -515,3 +516,30 @@ def test_gates_that_are_shut_have_finite_gradients(make, sign, method):
 def test_what_is_refused(make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make()
+
+
+# What the authors' own code computes (tests/make_diagonal_vectors.py).
+
+THEIRS = np.load(Path(__file__).parent / "data" / "diagonal_vectors.npz", allow_pickle=False)
+CASES = {
+    "s5-zoh": (s5(H, state_size=8), 1e-10),
+    "s5-bilinear": (s5(H, state_size=8, discretization="bilinear"), 1e-10),
+    "rglru": (rglru(H, heads=2), 1e-5),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_authors_values_and_gradients(name):
+    cell, tolerance = CASES[name]
+    given = {n.removeprefix(f"{name}/"): THEIRS[n] for n in THEIRS.files if n.startswith(f"{name}/")}
+    xs, ys, dys, start = given.pop("xs"), given.pop("ys"), given.pop("dys"), given.pop("start", None)
+    slopes = {n.removeprefix("grad/"): given.pop(n) for n in list(given) if n.startswith("grad/")}
+
+    def loss(params, xs):
+        found = unroll(cell, params, xs, start)[1]
+        return (dys * found).sum(), found
+
+    with jax.enable_x64(True):
+        (_, found), (by_params, by_xs) = jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(given, xs)
+    for a, b in [(found, ys), *((g, slopes[n]) for n, g in (by_params | {"xs": by_xs}).items())]:
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max()))
