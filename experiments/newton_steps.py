@@ -24,7 +24,7 @@ from rnnjax.diagnostics.newton_steps import NewtonSteps, newton_steps
 from rnnjax.figures import study_plots
 from rnnjax.types import Array, Cell
 
-DT, TOLERANCE, GIVE_UP = 0.01, 1e-10, 100
+DT, TOLERANCE, GIVE_UP = 0.01, 1e-10, 30
 
 
 class Row(NamedTuple):

@@ -15,6 +15,7 @@ from oracles import jit, normal
 
 from rnnjax.cells import CELLS, gru, lru, lstm, rnn
 from rnnjax.diagnostics.newton_steps import newton_steps
+from rnnjax.engine import newton as newton_module
 from rnnjax.engine.newton import newton_of, newton_solve
 from rnnjax.engine.unroll import unroll
 from rnnjax.gradients.penalties import clip_cotangent
@@ -107,7 +108,7 @@ def test_one_step_where_the_cell_is_linear(platform):
             assert [(bool(f.converged), int(f.iterations)) for f in found] == [(True, 1)] * 2
 
 
-CHAOS = Cell(  # the logistic map, and beside it its square root's
+CHAOS = Cell(  # the logistic map
     lambda key, D: {},
     lambda weights, shape: jnp.full((*shape, 2), 0.3),
     lambda weights, h, z: 3.99 * h * (1 - h) + 0 * z[..., :1],
@@ -150,28 +151,54 @@ def test_units_that_see_only_themselves_are_all_there_is(platform):
             chex.assert_trees_all_close(diagonal, full, rtol=1e-9, atol=1e-12)
 
 
-def test_a_chaotic_network_falls_back_on_the_scan(platform):
-    """Gain 3 in 24 units: Newton's method does not end in 100 steps, and values and gradients are those of the scan."""
+def test_a_chaotic_network_falls_back_on_the_scan(platform, monkeypatch):
+    """Gain 3 in 24 units: not solved in 3 steps, so that values and gradients are those of the scan."""
     cell = rnn(24, gain=3.0)
+    monkeypatch.setattr(newton_module, "LIMIT", 3)
     with jax.enable_x64(True):
-        params, xs = problem(cell, 150, move=0.0)
-        assert not jit(lambda: solved(cell, params, xs))().converged
+        params, xs = problem(cell, 12, move=0.0)
 
         def run(method):
-            return jax.value_and_grad(lambda p: jnp.sum(unroll(cell, p, xs[:, :1], method=method)[1][:20]))(params)
+            return jax.value_and_grad(lambda p: jnp.sum(unroll(cell, p, xs[:, :1], method=method)[1]))(params)
 
-        scan, *others = jit(lambda: [run(m) for m in ("scan", *KINDS)])()
+        found, (scan, *others) = jit(
+            lambda: (solved(cell, params, xs, max_iterations=3), [run(m) for m in ("scan", *KINDS)])
+        )()
+    assert not found.converged and found.residual > 1e-3
     for other in others:
-        chex.assert_trees_all_close(other, scan, rtol=1e-10, atol=1e-10)
+        chex.assert_trees_all_close(other, scan, rtol=1e-9, atol=1e-9)
+
+
+def test_whatever_the_correction_is_the_first_states_are_exact():
+    """Even one that makes no sense and never ends."""
+    T = 30
+    exact = unroll(CHAOS, {}, jnp.zeros((T, 1)), method="scan")[1]
+
+    def advance(s):
+        before = jnp.concatenate([jnp.full((1, 2), 0.3), s[:-1]])
+        return 3.99 * before * (1 - before)
+
+    for i in (4, T + 1):
+        found = jit(lambda i=i: newton_module._iterate(advance, lambda s, r: 3 + jnp.sin(7 * s), 0 * exact, i))()
+        assert found.converged == (i > T)
+        np.testing.assert_allclose(found.carries[: min(i + 1, 9)], exact[: min(i + 1, 9)], rtol=1e-3)
 
 
 def test_what_is_not_finite_on_the_way_does_no_harm(platform):
     """A step that overflows away from its trajectory, at a guess far off."""
     cell = Cell(lambda key, D: {}, lambda w, shape: jnp.zeros((*shape, 1)), lambda w, h, z: jnp.exp(-jnp.exp(h * z)))
-    zs = jnp.full((12, 1), 3.0)
-    found = jit(lambda: solved(cell, {}, zs, guess=jnp.full((12, 1), 60.0)))()
-    assert found.converged
+    zs = jnp.full((60, 1), 3.0)
+    found = jit(lambda: solved(cell, {}, zs, guess=jnp.full((60, 1), 60.0)))()
+    assert found.converged and found.iterations < 30
     np.testing.assert_allclose(found.carries, unroll(cell, {}, zs, method="scan")[1], rtol=1e-5)
+
+
+def test_states_that_are_no_numbers_are_no_solution():
+    """Nor among many that are, of which a reduction may take the largest."""
+    for wrong in (slice(None), slice(100, 101)):
+        nan = jnp.zeros((20000, 3)).at[wrong].set(jnp.nan)
+        found = jit(lambda nan=nan: newton_module._iterate(lambda s: s + nan, lambda s, r: r, 0 * nan + 1, 3))()
+        assert not found.converged and found.iterations == 3 and found.residual == jnp.inf
 
 
 def test_a_clock_is_stepped_and_what_it_is_moved_by_is_scanned():

@@ -54,10 +54,13 @@ def newton_steps(
     limit = T + 1 if max_iterations is None else max_iterations
     found = newton_solve(cell, weights, carry, zs, kind=kind, max_iterations=limit, tolerance=tolerance, guess=guess)
     _, exact = jax.lax.scan(lambda h, z: 2 * (cell.step(weights, h, z),), carry, zs)
-    apart = [
-        jnp.max(jnp.abs(a - b) / (1 + jnp.abs(b)))
-        for a, b in zip(jax.tree.leaves(found.carries), jax.tree.leaves(exact), strict=True)
-    ]
-    return NewtonSteps(
-        found.iterations, found.converged, found.residual, spectrum.exponents[0], jnp.max(jnp.stack(apart))
+    error = jnp.max(
+        jnp.stack([jnp.max(_apart(a, b)) for a, b in zip(*map(jax.tree.leaves, (found.carries, exact)), strict=True)])
     )
+    return NewtonSteps(found.iterations, found.converged, found.residual, spectrum.exponents[0], error)
+
+
+def _apart(a, b):
+    """|a - b| / (1 + |b|), inf where that is no number."""
+    apart = jnp.abs(a - b) / (1 + jnp.abs(b))
+    return jnp.where(apart >= 0, apart, jnp.inf)

@@ -67,10 +67,10 @@ def newton(
 ) -> tuple[Carry, Array]:
     """As `scan` in values and gradients, by `newton_solve`; step by step where that does not converge.
 
-    The linear systems are solved step by step in a program lowered for a CPU, and all steps at once elsewhere. Where
-    an integer part of the carry depends on the real ones, where the cell uses a traced number that it is not given,
-    such as an option of a sweep, and where its step has a gradient that is no derivative, such as a clipped one, it is
-    `scan` itself.
+    The linear systems are solved step by step in a program lowered for a CPU, and all steps at once elsewhere. Under
+    `jax.vmap` the scan always runs, too, as both sides of a condition do. Where an integer part of the carry depends on
+    the real ones, where the cell uses a traced number that it is not given, such as an option of a sweep, and where its
+    step has a gradient that is no derivative, such as a clipped one, it is `scan` itself.
     """
     zs = cell.project(weights, xs)
     integers = clocks(cell, weights, carry, zs, mask)
@@ -165,7 +165,7 @@ def _differentiable(form: Vectors, kind: str) -> Callable[[Equations], Array]:
 
     @jax.custom_jvp
     def solution(equations):
-        found = _solve(form, kind, equations)
+        found = _solve(form, kind, equations, LIMIT)
         one_by_one = functools.partial(_step_by_step, form)
         return lax.cond(found.converged, lambda _: found.carries, one_by_one, equations)
 
@@ -179,7 +179,7 @@ def _differentiable(form: Vectors, kind: str) -> Callable[[Equations], Array]:
     return solution
 
 
-def _solve(form, kind, equations, limit=LIMIT, tolerance=None, guess=None) -> NewtonResult:
+def _solve(form, kind, equations, limit, tolerance=None, guess=None) -> NewtonResult:
     if guess is None:
         guess = jax.vmap(functools.partial(form.step, equations.weights, equations.start))(equations.at)
     travelled = travel if kind == "full" else travel_by_units
@@ -199,7 +199,8 @@ def _iterate(advance, change, guess, limit=LIMIT, tolerance=None, scale=1.0, rev
 
     def judged(i, s):
         f = advance(s)
-        return i, s, f, jnp.max(jnp.abs(s - f) / (scale + jnp.abs(f)))
+        apart = jnp.abs(s - f) / (scale + jnp.abs(f))
+        return i, s, f, jnp.max(jnp.where(apart >= 0, apart, jnp.inf))  # the largest of NaN is not NaN on every CPU
 
     def goes_on(state):
         i, _, _, residual = state
