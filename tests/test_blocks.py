@@ -141,7 +141,7 @@ def in_numpy(layer, xs, recurrence=lstm_in_numpy):
 TEXTS = {
     "residual": "residual",
     "conv": "conv:3,norm",
-    "norm": "inner_norm,gate",
+    "norm": "norm,inner_norm,gate",
     "wide": "expand:1.5,conv:2,gate:gelu,residual:false",
     "direct": "expand:1.5:false,conv:4:none,gate:sigmoid,inner_norm:rms:3",
     "half": "norm:layer,out:half_glu:gelu,mlp:2:geglu",
@@ -163,6 +163,21 @@ def test_a_block_is_a_plain_numpy_one(name, in_float64):
         np.testing.assert_allclose(ys[:length, b], expected.reshape(length, D), rtol=1e-10, atol=1e-10)
         np.testing.assert_allclose(last[b], expected[-1] if length else 0, rtol=1e-10, atol=1e-10)
         assert not np.any(ys[length:, b])
+
+
+def test_what_lies_past_a_length_reaches_no_gradient(in_float64):
+    layer, xs = block(parts_of(TEXTS["norm"])), draw(T, B, D)
+    graphdef, state = nnx.split(layer)
+
+    @jax.jit
+    @jax.grad
+    def gradient(state, xs):
+        return jnp.sum(nnx.merge(graphdef, state)(xs, seq_lengths=LENGTHS) ** 2)
+
+    found = gradient(state, xs)
+    xs[4:, 1] = xs[:, 2] = np.nan
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(gradient(state, xs)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_every_part_and_preset_is_held():
@@ -481,19 +496,19 @@ def test_a_run_in_blocks_goes_on_as_if_it_had_never_stopped(name, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+DIAGNOSED = {
+    "both": {"cell": "lstm", "block": "mamba", "bidirectional": True},
+    "penalty": {"cell": "gru", "block": "griffin", "jacobian": 0.1, "min_seq_len": 2, "num_layers": 2},
+}
+
+
 @pytest.mark.slow
-def test_a_run_in_blocks_is_diagnosed_at_other_lengths_too(tmp_path):
-    for name, settings in {
-        "lru": {"cell": "lru", "block": "lru", "num_layers": 2},
-        "both": {"cell": "lstm", "block": "mamba", "bidirectional": True},
-        "copy": {"cell": "gru", "block": "griffin", "task": "copy", "gradient": "tbptt:3"},
-        "penalty": {"cell": "gru", "block": "griffin", "jacobian": 0.1, "min_seq_len": 2},
-    }.items():
-        config = Config(**(SMALL | {"eval_lengths": (4, 8)} | settings))
-        run = rnnjax.fit(config, tmp_path / name, progress=False)
-        assert run.result["complete"] and math.isfinite(run.evaluate(seq_len=6)["loss"])
-        verdict = write_page(make_subject(config, tmp_path / name), tmp_path / f"{name}_page", "title")
-        assert verdict.verdict
+@pytest.mark.parametrize("name", DIAGNOSED)
+def test_a_run_in_blocks_is_diagnosed_and_scored_at_other_lengths(name, tmp_path):
+    config = Config(**(SMALL | {"eval_lengths": (4, 8)} | DIAGNOSED[name]))
+    run = rnnjax.fit(config, tmp_path / "run", progress=False)
+    assert run.result["complete"] and math.isfinite(run.evaluate(seq_len=6)["loss"])
+    assert write_page(make_subject(config, tmp_path / "run"), tmp_path / "page", "title").verdict
 
 
 def test_the_page_has_the_presets_and_parts():
