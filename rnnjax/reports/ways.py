@@ -65,15 +65,15 @@ def ways(subject: Subject, methods: Sequence[str] | None = None) -> list[Way]:
       subject: what is run.
       methods: as in `unroll`; by default `methods_of` the cell.
     """
-    plain = _measure(subject, "scan")[1]
+    plain = _measure(subject, "scan")[2]
     found = []
     for method in methods or methods_of(subject.cell):
-        seconds_and_bytes, results = _measure(subject, method)
+        seconds, size, results = _measure(subject, method)
         if results is None:
-            found.append(Way(method, *seconds_and_bytes, math.nan, math.nan, None))
+            found.append(Way(method, seconds, size, math.nan, math.nan, None))
             continue
         values, gradients = map(_largest_difference, results, plain)
-        found.append(Way(method, *seconds_and_bytes, values, gradients, _iterations(subject, method)))
+        found.append(Way(method, seconds, size, values, gradients, _iterations(subject, method)))
     return found
 
 
@@ -124,8 +124,8 @@ def write_ways(tables: dict[str, Sequence[Way]], out: str | os.PathLike) -> Path
     return path
 
 
-def _measure(subject, method) -> tuple[tuple, Any]:
-    """((seconds, bytes), (outputs, gradients)); None for these where there is no room to run it."""
+def _measure(subject, method) -> tuple[float, int | None, Any]:
+    """(seconds, bytes, (outputs, gradients)); None for these where there is no room to run it."""
 
     def loss(params, xs):
         ys = unroll(subject.cell, params, xs, method=method)[1]
@@ -134,9 +134,9 @@ def _measure(subject, method) -> tuple[tuple, Any]:
     arguments = subject.params, subject.xs
     program = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True)).lower(*arguments).compile()
     if (working_bytes(program) or 0) > device_bytes() / 2:
-        return (math.nan, working_bytes(program)), None
+        return math.nan, working_bytes(program), None
     (_, ys), gradients = jax.device_get(program(*arguments))
-    return (median_seconds(program, *arguments), working_bytes(program)), (ys, gradients)
+    return median_seconds(program, *arguments), working_bytes(program), (ys, gradients)
 
 
 def _largest_difference(ours, plain) -> float:

@@ -1,6 +1,7 @@
 """The adding problem over long times, by the cells that were published with it."""
 
 import dataclasses
+from typing import Any
 
 from rnnjax.reproductions.table import Place, Table
 from rnnjax.training.config import Config
@@ -64,7 +65,7 @@ ROWS = {
 
 def chrono() -> Table:
     """What chrono initialisation does for the LSTM on adding and copy."""
-    rmsprop = {"optimizer": "rmsprop", "momentum": 0.9, "lr": 1e-3, "clip": 0.0}
+    rmsprop: dict[str, Any] = {"optimizer": "rmsprop", "momentum": 0.9, "lr": 1e-3, "clip": 0.0}
     copy = dataclasses.replace(ADDING, task="copy", task_options={}, seq_len=200, steps=5000, **rmsprop)
     adding = dataclasses.replace(ADDING, seq_len=750, steps=5000, **rmsprop)
     places = []
