@@ -67,20 +67,18 @@ def test_credit_matrix_is_a_loop_of_gradients():
 
     credit = jax.jit(lambda p, x: credit_matrix(cell, p, x, losses, block=2))(params, xs)
 
-    def loss_from(taps, t, b):  # L_t of sequence b, with a tap on every state, in a Python loop
-        carry = cell.initial_carry(params, (B,))
+    def all_losses(taps):  # [T, B], with a tap on every state, in a Python loop
+        carry, found = cell.initial_carry(params, (B,)), []
         for x, tap in zip(xs, taps, strict=True):
             carry = jax.tree.map(jnp.add, cell.step(params, carry, cell.project(params, x)), tap)
-            if t == 0:
-                return jnp.sum(jnp.square(carry.h[b]))
-            t -= 1
+            found.append(jnp.sum(jnp.square(carry.h), axis=-1))
+        return jnp.stack(found)
 
     expected = np.zeros((2, T, T, B))
-    for t in range(T):
+    taps = [cell.initial_carry(params, (B,))] * T  # zeros
+    for s, d in enumerate(jax.jit(jax.jacrev(all_losses))(taps)):
         for b in range(B):
-            taps = [jax.tree.map(jnp.zeros_like, cell.initial_carry(params, (B,)))] * T
-            for s, d in enumerate(jax.grad(loss_from)(taps, t, b)):
-                expected[:, t, s, b] = np.linalg.norm(d.c[b]), np.linalg.norm(d.h[b])
+            expected[:, :, s, b] = np.linalg.norm(d.c[:, b, b], axis=-1), np.linalg.norm(d.h[:, b, b], axis=-1)
     np.testing.assert_allclose(credit.parts["c"], expected[0], rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(credit.parts["h"], expected[1], rtol=1e-4, atol=1e-7)
     whole = np.sqrt(np.sum(expected**2, axis=0))
@@ -277,23 +275,27 @@ def test_padding_moves_no_penalty():
     def omega_of_a_loss(*args, lengths=None):
         return omega(*args, lengths=lengths, loss=lambda ys: jnp.sum(jnp.sin(ys)))
 
-    def of(params, xs, lengths=None):
-        return jnp.stack(
-            [f(cell, params, xs, KEY, lengths=lengths) for f in (flossing, omega_of_a_loss, omega, jacobian)]
-        )
+    draw_nothing_a_sequence = flossing, omega_of_a_loss
 
-    run = jax.jit(of)
-    exact = run(params, xs, lengths)
+    def of(params, xs, lengths=None, penalties=(*draw_nothing_a_sequence, omega, jacobian)):
+        return jnp.stack([f(cell, params, xs, KEY, lengths=lengths) for f in penalties])
+
+    exact = jax.jit(of)(params, xs, lengths)
 
     def padded(steps, what):
         return jnp.full((3 + steps, 3, D), what).at[:3].set(xs).at[2:, 1].set(what)
 
-    np.testing.assert_allclose(run(params, padded(24, 9.0), lengths), exact, rtol=1e-5)
-    both = jax.jit(jax.value_and_grad(lambda *args: jnp.sum(of(*args))))
-    value, slope = both(params, padded(6, jnp.nan), lengths)
-    np.testing.assert_allclose(value, jnp.sum(exact), rtol=1e-5)
-    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(slope))
-    alone = [run(params, xs[:n, b : b + 1])[:2] for b, n in ((0, 3), (1, 2))]  # those that draw nothing a sequence
+    @jax.jit
+    def values_and_slope(*args):
+        values, pull = jax.vjp(lambda p: of(p, *args[1:]), args[0])
+        return values, pull(jnp.ones(4))
+
+    for what in (9.0, jnp.nan):
+        values, slope = values_and_slope(params, padded(24, what), lengths)
+        np.testing.assert_allclose(values, exact, rtol=1e-5)
+        assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(slope))
+    one = jax.jit(lambda p, x: of(p, x, penalties=draw_nothing_a_sequence))
+    alone = [one(params, xs[:n, b : b + 1]) for b, n in ((0, 3), (1, 2))]
     np.testing.assert_allclose(exact[:2], np.mean(alone, axis=0), rtol=1e-4)
 
 
@@ -328,8 +330,10 @@ def test_gradients_of_the_penalties_against_finite_differences():
             return jax.tree.map(lambda p, d: p + e * d, params, direction)
 
         def check(function, penalty):
-            slope = sum(jnp.vdot(g, direction[name]) for name, g in jax.jit(jax.grad(penalty))(params).items())
+            value, gradient = jax.jit(jax.value_and_grad(penalty))(params)
+            slope = sum(np.vdot(g, direction[name]) for name, g in gradient.items())
             f = jax.jit(function)
+            np.testing.assert_allclose(value, f(params), rtol=1e-9)
             np.testing.assert_allclose(slope, (f(moved(1e-5)) - f(moved(-1e-5))) / 2e-5, rtol=1e-6)
 
         def both(p):
@@ -340,16 +344,17 @@ def test_gradients_of_the_penalties_against_finite_differences():
         def loss(ys):
             return jnp.sum(jnp.sin(ys[-1]))
 
-        hs = [jnp.zeros((B, H)), *unroll(cell, params, xs)[1]]
-        deltas = []
-        for t in range(3):
+        def after(h, t):
+            for x in xs[t + 1 :]:
+                h = cell.step(params, h, cell.project(params, x))
+            return loss(h[None])
 
-            def after(h, t=t):
-                for x in xs[t + 1 :]:
-                    h = cell.step(params, h, cell.project(params, x))
-                return loss(h[None])
+        @jax.jit
+        def states_and_deltas():
+            hs = [jnp.zeros((B, H)), *unroll(cell, params, xs)[1]]
+            return hs, [jax.grad(after)(hs[t + 1], t) for t in range(3)]
 
-            deltas.append(jax.jit(jax.grad(after))(hs[t + 1]))
+        hs, deltas = states_and_deltas()
 
         def omega_with_the_rest_fixed(p):
             total = 0
@@ -359,9 +364,7 @@ def test_gradients_of_the_penalties_against_finite_differences():
                 total += (ratio - 1) ** 2
             return jnp.mean(total)
 
-        ours = lambda p: omega(cell, p, xs, KEY, loss=loss)  # noqa: E731
-        np.testing.assert_allclose(jax.jit(ours)(params), jax.jit(omega_with_the_rest_fixed)(params), rtol=1e-9)
-        check(omega_with_the_rest_fixed, ours)
+        check(omega_with_the_rest_fixed, lambda p: omega(cell, p, xs, KEY, loss=loss))
 
 
 def test_clip_cotangent_clips_each_step_of_each_sequence():

@@ -28,7 +28,8 @@ PAGES = {
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 TUTORIAL = "docs/tutorial.md"
-LONG = ("docs/python.md", "docs/lengths.md")  # whose code trains for many seconds, and which other tests know as well
+# Whose code trains for many seconds; what they use has tests of its own.
+LONG = ("docs/attention.md", "docs/lengths.md", "docs/python.md", "docs/series.md", "docs/tasks.md")
 COMMAND = re.compile(r"python (experiments/\w+\.py)((?:[ ]+(?:\\\n\s*)?--(?:\"[^\"]*\"|[^\s`])+)*)")
 SMALL = {"steps": 2, "eval_every": 1, "eval_batch": 4, "batch_size": 4, "hidden_size": 4, "seq_len": 12}
 TINY = {  # what makes a command small, put after its own flags; a launcher of many minutes has tests of its own
@@ -43,6 +44,8 @@ TINY = {  # what makes a command small, put after its own flags; a launcher of m
     "cells": ["--hidden_sizes=8", "--hidden_size=8", "--lengths=4"],
     "ways": ["--seq_len=8", "--hidden_size=4", "--batch_size=2"],
 }
+
+FEW = {"--cells=all": "--cells=rnn,lru,transformer"}  # what runs over every cell, over a few
 
 
 SHORT = {  # what a page's runs become, which print nothing that it shows
@@ -156,7 +159,8 @@ def test_the_cell_in_the_readme_is_the_config():
 
 
 def test_every_page_has_what_is_looked_for():
-    assert all(long in PAGES[page] for page, texts in SHORT.items() for long in texts)
+    assert all(long in PAGES[page] for page, texts in SHORT.items() for long in texts) and set(LONG) < set(PAGES)
+    assert set(FEW) <= {argument for _, *arguments in COMMANDS for argument in arguments}
     assert len(COMMANDS) > 20 and len(PAGES) >= 15
     assert len((ROOT / "README.md").read_bytes()) <= 8000
     assert PAGES["README.md"].index(". .venv/bin/activate") < PAGES["README.md"].index("python experiments/")
@@ -215,6 +219,7 @@ def start(script, arguments, folder):
         (folder / "configs").symlink_to(ROOT / "configs")
     small = [] if "--help" in arguments[0] else TINY[Path(script).stem]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / script), *arguments, *small]
+    few = [FEW.get(argument, argument) for argument in arguments]
+    command = [sys.executable, str(ROOT / script), *few, *small]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr[-2000:]}"

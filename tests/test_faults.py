@@ -51,6 +51,10 @@ for line in sys.stdin:
 """
 
 
+class Ended(AssertionError):
+    """A launcher ended before what was waited for."""
+
+
 class Launch:
     """One start of a launcher."""
 
@@ -74,9 +78,10 @@ class Launch:
 
     def until(self, condition):
         """Waits until a condition holds; the launcher must still run."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 1800  # only what hangs ends here: a busy machine may take minutes
         while not condition():
-            assert Path(f"/proc/{self.process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z", self.printed()
+            if Path(f"/proc/{self.process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                raise Ended(self.printed())
             assert time.monotonic() < deadline, self.printed()
             time.sleep(0.0005)
         return self
@@ -161,6 +166,25 @@ def assert_killed_and_resumed(launch, whole, program, workdir, delay):
     time.sleep(delay)
     assert process.send(signal.SIGKILL).wait() in (-9, 0)
     assert "passed over" not in assert_resumes(launch, program, workdir, expected)
+
+
+def struck(launch, program, workdir, number, condition, seconds, cache=True):
+    """The exit code of a launcher that got a signal so many seconds after a condition held.
+
+    On a busy machine this process may get its turn when the launcher is done: then another is started in its place.
+    """
+    for _ in range(10):
+        process = launch(PROGRAMS[program], workdir, cache=cache)
+        try:
+            process.until(condition)
+        except Ended:
+            assert process.wait() == 0, process.printed()
+        else:
+            time.sleep(seconds)
+            if code := process.send(number).wait():
+                return code
+        shutil.rmtree(workdir)
+    pytest.fail(f"ten times {program} was done before it was seen to be on its way")
 
 
 # ---- short: in `make test`
@@ -364,10 +388,8 @@ def test_kill_9_inside_twenty_saves(program, launch, whole, tmp_path):
     expected, _ = whole(program)
     for n in range(20):
         workdir, chosen = tmp_path / str(n), random.Random(n)
-        process = launch(PROGRAMS[program], workdir)
-        process.until(lambda: len(checkpoints(workdir)) >= 1 + n % 2 and saving(workdir))  # noqa: B023
-        time.sleep(chosen.uniform(0, 0.02))
-        assert process.send(signal.SIGKILL).wait() == -9
+        begun = lambda: len(checkpoints(workdir)) >= 1 + n % 2 and saving(workdir)  # noqa: B023, E731
+        assert struck(launch, program, workdir, signal.SIGKILL, begun, chosen.uniform(0, 0.02)) == -9
         assert "passed over" not in assert_resumes(launch, program, workdir, expected)
         shutil.rmtree(workdir)
 
@@ -379,8 +401,7 @@ def test_sigterm_at_any_stage(program, launch, whole, tmp_path):
     for n in range(8):
         workdir = tmp_path / str(n)
         # Without the cache it compiles for seconds: half of the signals come then.
-        process = launch(PROGRAMS[program], workdir, cache=n % 2 == 0)
-        process.until(lambda: any(path.name == "config.json" for path in entries(workdir)))  # noqa: B023
-        time.sleep(random.Random(n).uniform(0, 1 if n % 2 else seconds / 2))
-        assert process.send(signal.SIGTERM).wait() in ((75,) if n % 2 else (75, 0))
+        begun = lambda: any(path.name == "config.json" for path in entries(workdir))  # noqa: B023, E731
+        delay = random.Random(n).uniform(0, 1 if n % 2 else seconds / 2)
+        assert struck(launch, program, workdir, signal.SIGTERM, begun, delay, cache=n % 2 == 0) == 75
         assert_resumes(launch, program, workdir, expected)

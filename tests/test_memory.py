@@ -22,7 +22,15 @@ def compiled_bytes(cell, T, B, D, segments):
 
 
 @pytest.mark.parametrize(
-    "name, segments", [("lstm", 1), ("lstm", 20), ("gru", 1), ("gru_cho", 1), ("rnn", 10), ("gla", 1)]
+    "name, segments",
+    [
+        pytest.param("lstm", 1, marks=pytest.mark.slow),
+        ("lstm", 20),
+        ("gru", 1),
+        ("gru_cho", 1),
+        ("rnn", 10),
+        ("gla", 1),
+    ],
 )
 def test_predicted_peak_is_what_the_compiler_reserves(name, segments):
     cell, T, B, D = CELLS[name](32), 400, 4, 3
@@ -52,6 +60,23 @@ def test_a_smaller_budget_takes_more_segments_until_none_fits():
     assert all(plan.peak_bytes <= budget for plan, budget in zip(plans, (1e9, 1e7, 2e6), strict=True))
     with pytest.raises(ValueError, match=r"budget_bytes is 1e\+04"):
         plan_segments(cell, 10_000, (1,), 2, 1e4)
+
+
+def test_the_memory_asked_for_is_that_of_a_device_of_this_process(monkeypatch):
+    """JAX lists the devices of all processes, and only its own tell a process what they have."""
+
+    class Device:
+        def __init__(self, own):
+            self.own = own
+
+        def memory_stats(self):
+            if not self.own:
+                raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: MemoryStats is only supported for addressable")
+            return {"bytes_limit": 12345}
+
+    monkeypatch.setattr(jax, "devices", lambda *args: [Device(False), Device(True)])
+    monkeypatch.setattr(jax, "local_devices", lambda *args: [Device(True)])
+    assert memory.device_bytes() == 12345
 
 
 def test_auto_cuts_time_where_the_gradient_would_not_fit(monkeypatch):
