@@ -27,7 +27,7 @@ from rnnjax.training.settings import checked, parse_setting
 from rnnjax.training.train import make_train
 
 KEY = jax.random.key(3)
-SMALL = Config(task="parity", cell="gru", seq_len=6, min_seq_len=2, hidden_size=4, batch_size=4)
+SMALL = Config(task="parity", cell="rnn", seq_len=6, min_seq_len=2, hidden_size=4, batch_size=4)
 SMALL = dataclasses.replace(SMALL, steps=4, eval_every=2, eval_batch=4, gradient_flow=False)
 LONGER = dataclasses.replace(SMALL, eval_lengths=(3, 300))
 

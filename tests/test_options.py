@@ -116,9 +116,9 @@ def test_config_check_refuses_the_pairs_that_a_layer_refuses():
 @pytest.mark.parametrize(
     "other",
     [
-        {"gradient": "uoro"},
+        pytest.param({"gradient": "uoro"}, marks=pytest.mark.slow),
         {"gradient": "tbptt:2", "dtype": "bfloat16"},
-        {"cotangent_clip": 0.1, "segments": 2},
+        pytest.param({"cotangent_clip": 0.1, "segments": 2}, marks=pytest.mark.slow),
         {"residual": True, "dropout": 0.5, "min_seq_len": 3, "method": "scan"},
     ],
     ids=lambda o: "+".join(o),

@@ -413,7 +413,11 @@ def test_segments_change_nothing(cell, problem):
         assert_agree(results, expected[n is None])
 
 
-@pytest.mark.parametrize("cell", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize(
+    "cell",
+    [pytest.param(cell, marks=pytest.mark.slow if name.endswith("one matmul") else ()) for name, cell in PATHS.items()],
+    ids=PATHS,
+)
 def test_last_output_alone(cell, problem):
     """outputs="last" is y of each sequence's last step in running order, zero where there is none."""
     params, xs, carry, dys, dlast = problem(cell)
@@ -475,7 +479,9 @@ def to_float64(*trees):
 
 
 @pytest.mark.parametrize(
-    "cell", [lstm(H, peepholes=True), gru(H), rnn(H), lru(H)], ids=["lstm-peepholes", "gru", "rnn", "lru"]
+    "cell",
+    [pytest.param(lstm(H, peepholes=True), marks=pytest.mark.slow), gru(H), rnn(H), lru(H)],
+    ids=["lstm-peepholes", "gru", "rnn", "lru"],
 )
 def test_hessian_vector_product(cell, problem):
     """Forward over reverse goes through each runner's own gradient."""
@@ -494,6 +500,7 @@ def test_hessian_vector_product(cell, problem):
         chex.assert_trees_all_close(other, scan, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow  # the last of `PATHS` is this cell: its lengths, directions and segments are in the fast tests
 def test_a_users_own_cell(problem):
     """A matrix for a carry, and an output that depends on the input: nothing of it is known to the package."""
     cell = associative_memory(6)
@@ -501,7 +508,11 @@ def test_a_users_own_cell(problem):
     test_taps_against_cutting_the_sequence(cell, problem)
 
 
-@pytest.mark.parametrize("cell", [lstm(H), gru_cho(H)], ids=["lstm", "gru_cho"])
+@pytest.mark.parametrize(
+    "cell",
+    [pytest.param(lstm(H), marks=pytest.mark.slow), rnn(H), gru_cho(H)],
+    ids=["lstm", "rnn", "gru_cho"],
+)
 def test_integers_stand_for_real_numbers(cell, problem):
     """In inputs and in the carry: values and gradients by the parameters as for the same numbers, written as floats."""
     params, xs, carry, dys, _ = problem(cell)
@@ -560,11 +571,18 @@ def test_complex_carries_by_both_methods_against_plain_steps():
         np.testing.assert_allclose(probed, norms, rtol=1e-9)
     # |dL/dh_t| of h_t = .5j h_{t-1}, where L = Re h_T
     turn = Cell(lambda key, D: {}, cell.initial_carry, lambda p, h, x: 0.5j * h + 0 * x)
-    end = jax.grad(lambda probe: unroll(turn, {}, np.zeros((3, 1)), probe=probe)[0].real.sum())
+    end = jit(jax.grad(lambda probe: unroll(turn, {}, np.zeros((3, 1)), probe=probe)[0].real.sum()))
     np.testing.assert_allclose(end(jnp.zeros(3)) / np.sqrt(H), [0.25, 0.5, 1])
 
 
-@pytest.mark.parametrize("options", [{}, {"lengths": LENGTHS}, {"carry": 0.3}], ids=["plain", "lengths", "carry"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lengths": LENGTHS, "carry": True},
+        *(pytest.param(o, marks=pytest.mark.slow) for o in ({}, {"lengths": LENGTHS}, {"carry": True})),
+    ],
+    ids=["lengths and carry", "plain", "lengths", "carry"],
+)
 def test_inside_shard_map(options, problem):
     """Values and gradients by both methods, though the parameters are the same on all devices."""
     cell = lstm(H)
@@ -590,10 +608,16 @@ def test_inside_shard_map(options, problem):
 
     found = jit(jax.shard_map(summed, mesh=mesh, in_specs=specs, out_specs=shape))(*args)
     chex.assert_trees_all_close(found, jit(run)(*args), rtol=1e-9, atol=1e-9)
-    # without jit, `shard_map` takes one operation after the other
-    alone = jax.shard_map(
-        lambda *args: unroll(cell, *args), mesh=mesh, in_specs=specs[:2], out_specs=(batch, sequences)
-    )
+
+
+def test_inside_shard_map_without_jit(problem):
+    """There `shard_map` takes one operation after the other."""
+    cell = rnn(H)
+    params, xs, *_ = problem(cell)
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    P = jax.sharding.PartitionSpec
+    specs = {"in_specs": (P(), P(None, "batch")), "out_specs": (P("batch"), P(None, "batch"))}
+    alone = jax.shard_map(lambda *args: unroll(cell, *args), mesh=mesh, **specs)
     chex.assert_trees_all_close(alone(params, xs), jit(functools.partial(unroll, cell))(params, xs), rtol=1e-9)
 
 
