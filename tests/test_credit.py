@@ -321,7 +321,7 @@ def test_a_clipped_backward_pass_is_not_what_penalties_and_diagnostics_measure()
 def test_gradients_of_the_penalties_against_finite_differences():
     """Also for omega, whose states and errors are constants: its differences hold them fixed by hand."""
     with jax.enable_x64(True):
-        cell = CELLS["gru"](H)
+        cell = CELLS["rnn"](H)
         params, xs = setup(cell, T=3)
         params, xs = jax.tree.map(lambda a: a.astype(float), (params, xs))
         direction = jax.tree.map(lambda p: jnp.cos(jnp.arange(p.size)).reshape(p.shape), params)

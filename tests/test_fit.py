@@ -95,7 +95,7 @@ def test_a_trial_of_a_sweep_is_the_run_of_its_config(whole, tmp_path):
     assert rnnjax.results(tmp_path / "s") == rows[:1]
 
 
-@pytest.mark.parametrize("kept", ["memory", "directory"])
+@pytest.mark.parametrize("kept", [pytest.param("memory", marks=pytest.mark.slow), "directory"])
 def test_more_steps_are_those_of_a_longer_run(whole, tmp_path, kept):
     short = dataclasses.replace(CONFIG, steps=2)
     run = rnnjax.fit(short, tmp_path / "run" if kept == "directory" else None, progress=False)

@@ -171,7 +171,7 @@ SENTENCE = "The quick brown fox jumps over the lazy dog. The end of it."
 @pytest.mark.parametrize(
     "content, starts",
     [
-        (SENTENCE.encode() + b"\n", "The "),
+        pytest.param(SENTENCE.encode() + b"\n", "The ", marks=pytest.mark.slow),
         pytest.param(b"a" * 60, "aaaa", marks=pytest.mark.slow),
         (("\ufeff" + "\r\n你好，世界🎉" * 9).encode(), "\n你好，"),
     ],

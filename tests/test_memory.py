@@ -28,7 +28,7 @@ def compiled_bytes(cell, T, B, D, segments):
         ("lstm", 20),
         ("gru", 1),
         ("gru_cho", 1),
-        ("rnn", 10),
+        pytest.param("rnn", 10, marks=pytest.mark.slow),
         ("gla", 1),
     ],
 )
