@@ -265,6 +265,7 @@ EQUATIONS = {
 # The forms that share most of their code with another one here.
 ALIKE = {
     "s4d-real",
+    "s5-all-modes",
     "s6-negative",
     "rglru-negative",
     "hgrn-real",
