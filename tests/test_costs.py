@@ -167,7 +167,7 @@ def test_the_card_of_a_cell_has_its_equations_its_paper_its_costs_and_its_start(
     assert "forget_bias: b_f at the start" in text and "Raises" not in text and "| lstm | 544 / 16 / 1.02k |" in text
     assert re.search(r"reaches back (>= 16|\d+), (>= 16|\d+), (>= 16|\d+) steps", text)
     methods = re.findall(r"^\| \**([a-z:]+)\** \| [\d.]+ \|", text, re.M)  # the quickest is bold
-    assert methods == ["scan", "deferred", "newton", "newton:diagonal"]
+    assert methods == ["scan", "deferred", "newton", "newton:diagonal", "auto"]
     assert "At the start" not in card(Config(cell="transformer", hidden_size=8), [8], past=4, seq_len=16)
     with pytest.raises(ValueError, match="unknown cell 'lsmt'; did you mean 'lstm'"):
         card(Config(cell="lsmt"), [8], past=4, seq_len=16)

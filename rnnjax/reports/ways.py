@@ -49,13 +49,14 @@ class Subject(NamedTuple):
 
 
 def methods_of(cell: Cell) -> list[str]:
-    """Every method that the cell can have, with the options that are worth trying."""
-    return [
+    """Every method that the cell can have, with the options that are worth trying, and what "auto" makes of them."""
+    named = [
         method
         for name, runner in RUNNERS.items()
         if isinstance(cell.form, runner.form)
         for method in (name, *(f"{name}:{option}" for option in runner.tried))
     ]
+    return [*named, "auto"]
 
 
 def ways(subject: Subject, methods: Sequence[str] | None = None) -> list[Way]:
