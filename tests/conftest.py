@@ -1,5 +1,6 @@
 """What the tests share: where they run, and the cells that the table-driven ones run over."""
 
+import collections
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -25,6 +26,24 @@ COMPILED_AS_USED = {
 # The cells over which the tables of tests run in `make test`: each form, and each way through the engine. The others
 # have their equations and properties tested there, and these tables with `make test-slow`.
 REPRESENTATIVE = {"rnn", "irnn", "lstm", "gru", "gru_cho", "mgu", "lru"}
+# Tables whose rows each compile a program or more, and of which every third row runs in `make test`: what they hold is
+# held by each row, for other options. The others run with `make test-slow`.
+EVERY_THIRD = {
+    "test_a_block_is_a_plain_numpy_one",
+    "test_a_carry_may_be_any_pytree_of_any_arrays",
+    "test_a_reset_inside_a_chunk",
+    "test_all_penalties_train_with_every_other_option",
+    "test_every_runner_of_the_engine",
+    "test_forward_gradients_take_what_bptt_takes",
+    "test_last_output_alone",
+    "test_newton_is_the_scan",
+    "test_no_token_outside_the_nucleus_is_written_and_those_in_it_by_their_share",
+    "test_outputs_do_not_depend_on_later_inputs",
+    "test_peers_compute_the_same_loss_and_gradient_norm",
+    "test_resets_against_sequences_run_apart",
+    "test_taps_and_probe_are_of_the_cells_state",
+    "test_whatever_a_text_can_be_trained_with_can_be_scored_and_written",
+}
 CASES = dict(CELLS) | {
     "lstm-peepholes": lambda hidden_size: lstm(hidden_size, peepholes=True),
     "lstm-coupled": lambda hidden_size: lstm(hidden_size, coupled=True, peepholes=True),
@@ -62,8 +81,17 @@ def random_params():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks as slow what runs over every cell with one that is not representative, but for a family's own tests."""
+    """Marks as slow what runs over every cell with one that is not representative, but for a family's own tests.
+
+    And two of three rows of the tables in `EVERY_THIRD`.
+    """
+    rows = collections.Counter()
     for item in items:
+        name = getattr(item, "originalname", item.name)
+        if name in EVERY_THIRD and not any(item.iter_markers("slow")):
+            if rows[name] % 3:
+                item.add_marker(pytest.mark.slow)
+            rows[name] += 1
         values = item.callspec.params.values() if hasattr(item, "callspec") else ()
         names = (v.get("cell") if isinstance(v, dict) else v for v in values)  # a dict of settings names one, too
         cell = next((v for v in names if isinstance(v, str) and v in CELLS), None)

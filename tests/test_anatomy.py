@@ -39,6 +39,7 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_each_seed_has_the_verdict_and_the_gradients_that_its_run_has_alone(run):
     config, out, (row,) = run
     config = Config(**vars(config) | {"cell": "rnn", "seed": 2})
@@ -60,6 +61,7 @@ def test_each_seed_has_the_verdict_and_the_gradients_that_its_run_has_alone(run)
     assert measures["score"] == pytest.approx(json.loads((path / "result.json").read_text())["score"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_three_seeds_are_too_few_for_a_verdict_and_the_table_says_so(run):
     _, out, (row,) = run
     assert len({tuple(m["gradient"]) for m in row["start"]}) == 3

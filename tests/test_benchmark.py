@@ -44,6 +44,7 @@ def test_gradient_norms_over_time_equal_those_of_a_pytorch_loop():
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_transformer_of_flax_computes_the_same_loss_and_gradient_norm():
     case = Case("transformer", B=2, T=4, I=3, H=8)
     ours, theirs = (peers.build("transformer", name, case).check() for name in peers.TRANSFORMER)

@@ -141,6 +141,7 @@ def test_the_page_of_cells_has_the_catalogue():
     assert set(re.findall(r"^\| (\w+) \|", reached, re.M)) >= set(CELLS)
 
 
+@pytest.mark.slow
 def test_the_page_has_every_cell_at_every_size(tmp_path):
     cells = all_cells()
     assert cells[: len(CELLS)] == list(CELLS) and "transformer" in cells

@@ -414,6 +414,7 @@ def test_errors_of_the_penalties():
             orthogonal(CELLS[name](4), CELLS[name](4).init(KEY, 4), xs)
 
 
+@pytest.mark.slow
 def test_the_orthogonality_penalty_acts_on_the_matrices_that_act():
     """On what the state is multiplied by, however it is made, and not on what happens to be called W_h."""
 

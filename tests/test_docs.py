@@ -29,7 +29,7 @@ PAGES = {
 }
 TUTORIAL = "docs/tutorial.md"
 # Whose code trains for many seconds; what they use has tests of its own.
-LONG = ("docs/attention.md", "docs/lengths.md", "docs/python.md", "docs/series.md", "docs/tasks.md")
+LONG = tuple(f"docs/{page}.md" for page in ("attention", "cells", "lengths", "parallel", "python", "series", "tasks"))
 COMMAND = re.compile(r"python (experiments/\w+\.py)((?:[ ]+(?:\\\n\s*)?--(?:\"[^\"]*\"|[^\s`])+)*)")
 SMALL = {"steps": 2, "eval_every": 1, "eval_batch": 4, "batch_size": 4, "hidden_size": 4, "seq_len": 12}
 TINY = {  # what makes a command small, put after its own flags; a launcher of many minutes has tests of its own

@@ -301,6 +301,7 @@ def test_a_column_that_never_changes_and_a_table_of_few_rows_are_refused(tmp_pat
         series(5).sample(KEY, 2, split="tset")
 
 
+@pytest.mark.slow
 def test_nothing_beats_the_last_value_of_a_random_walk(tmp_path):
     """... and what a run leaves: its numbers beside the references', a table by step, figures, and a forecast."""
     walk = {"price": np.cumsum(np.random.default_rng(5).normal(size=4000)) + 100}
